@@ -1,0 +1,17 @@
+//! tailwire: full-history REST in, the tail over one WebSocket, plain REST out.
+//!
+//! Floors, from the ground up; a module imports its own room and the floors below, never upward:
+//! `proto` (pure: no I/O, no clock, no async) · `config`, `telemetry` · `downstream`, `upstream`, `sim`
+//! (all sockets) · `proxy` (the life of a request) · `app`, `check`, `demo`, `cli` (the door).
+
+pub mod app;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod downstream;
+pub mod proto;
+pub mod proxy;
+pub mod sim;
+pub mod telemetry;
+pub mod upstream;
