@@ -264,7 +264,12 @@ impl Connection {
     }
 
     /// The turn's ending is known: what its lane holds now.
-    pub fn handle_settled(&mut self, now: Instant, turn: TurnId, head: Option<crate::proto::id::HeadId>) -> Option<LaneId> {
+    pub fn handle_settled(
+        &mut self,
+        now: Instant,
+        turn: TurnId,
+        head: Option<crate::proto::id::HeadId>,
+    ) -> Option<LaneId> {
         let settled = self.lanes.iter_mut().find(|(_, lane)| lane.state == State::Settling { turn });
         let place = settled.map(|(id, lane)| {
             lane.state = State::Idle { head };
@@ -278,7 +283,11 @@ impl Connection {
     }
 
     /// The turn's client is gone. A socket nobody listens to is closed, so that generation stops as over REST.
-    pub fn handle_abandoned(&mut self, now: Instant, turn: TurnId) -> Option<(LaneId, crate::proto::id::HeadId)> {
+    pub fn handle_abandoned(
+        &mut self,
+        now: Instant,
+        turn: TurnId,
+    ) -> Option<(LaneId, crate::proto::id::HeadId)> {
         self.release(turn);
         let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.turn() == Some(turn))?;
         let id = *id;

@@ -93,7 +93,8 @@ impl Echo {
                 false => break,
             }
         }
-        let unsaid = self.said.iter().zip(&open).any(|(said, open)| *open && !matches!(said, Said::Reasoning { .. }));
+        let unsaid =
+            self.said.iter().zip(&open).any(|(said, open)| *open && !matches!(said, Said::Reasoning { .. }));
         if unsaid {
             return Err(Reason::EchoMissing);
         }
@@ -120,10 +121,15 @@ impl Echo {
             ModelItem::Output { .. } | ModelItem::Foreign => return Ok(false),
             ModelItem::Text { text, think, .. } => {
                 find(open, &|said| matches!(said, Said::Text { text: t, .. } if t == text)).or_else(|| {
-                    find(open, &|said| matches!(said, Said::Reasoning { think: t, .. } if *think && t == text))
+                    find(
+                        open,
+                        &|said| matches!(said, Said::Reasoning { think: t, .. } if *think && t == text),
+                    )
                 })
             }
-            ModelItem::Call { call, .. } => find(open, &|said| matches!(said, Said::Call { call: c, .. } if c == call)),
+            ModelItem::Call { call, .. } => {
+                find(open, &|said| matches!(said, Said::Call { call: c, .. } if c == call))
+            }
             ModelItem::Reference { id, key } => find(open, &|said| match said {
                 Said::Text { ids, .. } | Said::Other { ids, .. } => id.is_some_and(|id| ids.contains(&id)),
                 Said::Reasoning { ids, .. } => key.is_some_and(|key| ids.contains(&key)),
@@ -212,7 +218,8 @@ impl Listener {
         if said.is_empty() {
             return Some(Echo { said: last });
         }
-        let agree = said.len() == last.len() && said.iter_mut().zip(last).all(|(said, last)| said.merge(last));
+        let agree =
+            said.len() == last.len() && said.iter_mut().zip(last).all(|(said, last)| said.merge(last));
         agree.then_some(Echo { said })
     }
 }

@@ -34,11 +34,31 @@ pub fn field(name: &str) -> Field {
         "background" | "conversation" | "prompt" => Field::HttpOnly,
         "previous_response_id" => Field::Anchor,
         "type" | "stream_id" | "generate" => Field::Envelope,
-        "access_programs" | "background_options" | "client_metadata" | "context_management" | "image" | "include"
-        | "instructions" | "max_output_tokens" | "max_tool_calls" | "metadata" | "moderation"
-        | "parallel_tool_calls" | "prompt_cache_key" | "prompt_cache_options" | "prompt_cache_retention"
-        | "reasoning" | "service_tier" | "stream_options" | "temperature" | "text" | "tool_choice" | "tools"
-        | "top_logprobs" | "top_p" | "truncation" => Field::Free,
+        "access_programs"
+        | "background_options"
+        | "client_metadata"
+        | "context_management"
+        | "image"
+        | "include"
+        | "instructions"
+        | "max_output_tokens"
+        | "max_tool_calls"
+        | "metadata"
+        | "moderation"
+        | "parallel_tool_calls"
+        | "prompt_cache_key"
+        | "prompt_cache_options"
+        | "prompt_cache_retention"
+        | "reasoning"
+        | "service_tier"
+        | "stream_options"
+        | "temperature"
+        | "text"
+        | "tool_choice"
+        | "tools"
+        | "top_logprobs"
+        | "top_p"
+        | "truncation" => Field::Free,
         _ => Field::Unknown,
     }
 }

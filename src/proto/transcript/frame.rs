@@ -35,7 +35,9 @@ pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
         let name = &*field_of_client.key;
         match field(name) {
             Field::Framing | Field::HttpOnly | Field::Anchor | Field::Envelope => {}
-            Field::Input if envelope.new_from.is_some() => member(name, &["[", input, "]"].concat(), &mut frame),
+            Field::Input if envelope.new_from.is_some() => {
+                member(name, &["[", input, "]"].concat(), &mut frame)
+            }
             _ => member(name, &body[field_of_client.value.clone()], &mut frame),
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::proto::digest::{Digest, Key};
-use crate::proto::id::HeadId;
+use crate::proto::id::{ConnectionId, HeadId, LaneId};
 use crate::proto::transcript::echo::{Echo, Followed, Thought};
 use crate::proto::transcript::plan::{Grade, Reason};
 use crate::proto::transcript::prefix::Prefix;
@@ -27,6 +27,15 @@ pub struct Held {
     to: u32,
 }
 
+/// Where the provider holds a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// As the latest response of this lane.
+    Lane(ConnectionId, LaneId),
+    /// In no lane any more, and why.
+    Gone(Reason),
+}
+
 /// A completed response and the input it answered.
 #[derive(Debug, Clone)]
 pub struct Head {
@@ -38,6 +47,8 @@ pub struct Head {
     pub stored: bool,
     /// True if this conversation has been seen to branch.
     pub branchy: bool,
+    /// Where it can be continued.
+    pub place: Place,
     scope: Digest,
     unknown: Digest,
     step: Step,
@@ -48,6 +59,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// True if it belongs to this scope.
+    pub fn is_in(&self, scope: &Digest) -> bool {
+        self.scope == *scope
+    }
+
     fn weight(&self) -> usize {
         let held: usize = self.held.iter().map(|held| size_of::<Held>() + held.keys.len() * 16).sum();
         let prefix = self.prefix.as_ref().map_or(0, Prefix::weight);
@@ -75,7 +91,8 @@ pub struct Index {
     by_step: HashMap<Digest, Vec<HeadId>>,
     by_account: HashMap<Digest, BTreeSet<HeadId>>,
     by_response: HashMap<(Digest, Arc<str>), HeadId>,
-    roots: HashMap<Digest, usize>,
+    /// Conversations by their first visible item: how many heads, and the newest.
+    roots: HashMap<Digest, (usize, HeadId)>,
     weight: usize,
     capacity: usize,
     next: u64,
@@ -129,32 +146,45 @@ impl Index {
     }
 
     /// Records a completed response. `held` is the reasoning upstream holds up to the request's end.
-    pub fn insert(&mut self, account: Digest, request: &Request, response: Arc<str>, echo: Echo, past: Past) -> Option<HeadId> {
+    pub fn insert(
+        &mut self,
+        account: Digest,
+        request: &Request,
+        response: Arc<str>,
+        echo: Echo,
+        past: Past,
+    ) -> Option<HeadId> {
         let chain = request.chain.as_ref()?;
         let step = *chain.steps.last()?;
-        let root = past.root.or_else(|| chain.steps.iter().find(|step| step.visible == 1).map(|step| step.digest));
+        let first = || chain.steps.iter().find(|step| step.visible == 1).map(|step| step.digest);
+        let root = past.root.or_else(first).filter(|_| !past.anchored);
         let held = past.held.unwrap_or_else(|| sent(&chain.reasoning));
         let head = Head {
             account,
             response: response.clone(),
             stored: request.store,
             branchy: past.branchy,
+            place: Place::Gone(Reason::SocketLost),
             scope: request.scope,
             unknown: request.unknown,
             step,
             root,
             echo,
             held,
-            prefix: chain.prefix.clone(),
+            prefix: chain.prefix.clone().filter(|_| !past.anchored),
         };
         let id = HeadId(self.next);
         self.next += 1;
         self.weight += head.weight();
-        self.by_step.entry(step.digest).or_default().push(id);
+        if !past.anchored {
+            self.by_step.entry(step.digest).or_default().push(id);
+        }
         self.by_account.entry(account).or_default().insert(id);
         self.by_response.insert((account, response), id);
         if let Some(root) = root {
-            *self.roots.entry(root).or_default() += 1;
+            let (count, newest) = self.roots.entry(root).or_insert((0, id));
+            *count += 1;
+            *newest = id;
         }
         self.heads.put(id, head);
         while self.weight > self.capacity {
@@ -185,10 +215,12 @@ impl Index {
         if self.by_response.get(&named) == Some(&id) {
             self.by_response.remove(&named);
         }
-        if let Some(count) = head.root.and_then(|root| self.roots.get_mut(&root)) {
+        if let Some(root) = head.root
+            && let Some((count, _)) = self.roots.get_mut(&root)
+        {
             *count -= 1;
             if *count == 0 {
-                head.root.map(|root| self.roots.remove(&root));
+                self.roots.remove(&root);
             }
         }
         Some(head)
@@ -201,10 +233,29 @@ impl Index {
         }
     }
 
+    /// Records where a head is held.
+    pub fn set_place(&mut self, id: HeadId, place: Place) {
+        if let Some(head) = self.heads.peek_mut(&id) {
+            head.place = place;
+        }
+    }
+
+    /// The newest head of the conversation that starts like this request.
+    pub fn home(&self, request: &Request) -> Option<HeadId> {
+        let steps = &request.chain.as_ref()?.steps;
+        let first = steps.iter().find(|step| step.visible == 1)?;
+        self.roots.get(&first.digest).map(|(_, newest)| *newest)
+    }
+
     /// What a head passes on to its child.
     pub fn past(&mut self, id: HeadId, held: Arc<[Held]>) -> Past {
         let head = self.heads.get(&id);
-        Past { root: head.and_then(|head| head.root), branchy: head.is_some_and(|head| head.branchy), held: Some(held) }
+        Past {
+            root: head.and_then(|head| head.root),
+            branchy: head.is_some_and(|head| head.branchy),
+            anchored: false,
+            held: Some(held),
+        }
     }
 
     /// The heads that a request continues, best first: longest, then exact, then newest.
@@ -218,7 +269,9 @@ impl Index {
             let Some(ids) = self.by_step.get(&step.digest) else { continue };
             let mut found = Vec::new();
             for id in ids {
-                let Some(head) = self.heads.peek(id).filter(|head| head.scope == request.scope) else { continue };
+                let Some(head) = self.heads.peek(id).filter(|head| head.scope == request.scope) else {
+                    continue;
+                };
                 match continuation(key, request, *id, head, *step) {
                     Ok(continuation) => found.push(continuation),
                     Err(why) => reason = reason.or(Some(why)),
@@ -240,8 +293,11 @@ impl Index {
 /// What a new head has from its parent.
 #[derive(Debug, Clone, Default)]
 pub struct Past {
+    /// The conversation has been seen to branch.
+    pub branchy: bool,
+    /// The client chained by itself: what it sent is not the whole history, so the head is known by its id only.
+    pub anchored: bool,
     root: Option<Digest>,
-    branchy: bool,
     held: Option<Arc<[Held]>>,
 }
 

@@ -249,7 +249,16 @@ fn rest_body(object: &str, message: &str, kind: &str) -> String {
         raw("code")
     );
     const SHOWN: [&str; 10] = [
-        "message", "type", "param", "code", "headers", "sequence_number", "stream_id", "status", "status_code", "error",
+        "message",
+        "type",
+        "param",
+        "code",
+        "headers",
+        "sequence_number",
+        "stream_id",
+        "status",
+        "status_code",
+        "error",
     ];
     for extra in members.iter().filter(|member| !SHOWN.contains(&&*member.key)) {
         let key = serde_json::to_string(&*extra.key).unwrap_or_default();
@@ -262,12 +271,16 @@ fn rest_body(object: &str, message: &str, kind: &str) -> String {
 /// Only what REST clients act on: retry and rate-limit headers, whatever JSON type their values have.
 fn rest_headers(object: &str) -> Vec<(String, String)> {
     let members = json::members(object).unwrap_or_default();
-    let wanted = |key: &str| key.starts_with("retry-after") || key.starts_with("x-ratelimit-") || key.starts_with("x-codex-");
+    let wanted = |key: &str| {
+        key.starts_with("retry-after") || key.starts_with("x-ratelimit-") || key.starts_with("x-codex-")
+    };
     members
         .iter()
         .map(|member| (member.key.to_ascii_lowercase(), &object[member.value.clone()]))
         .filter(|(key, value)| wanted(key) && *value != "null")
-        .map(|(key, value)| (key, json::string(value).map_or_else(|| value.to_owned(), std::borrow::Cow::into_owned)))
+        .map(|(key, value)| {
+            (key, json::string(value).map_or_else(|| value.to_owned(), std::borrow::Cow::into_owned))
+        })
         .collect()
 }
 
@@ -313,22 +326,66 @@ mod tests {
     fn errors_in_every_known_shape() {
         use ErrorClass::{Answer, ConnectionLimit, LaneRefused, NotFound};
         for (text, status, class) in [
-            (r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#, 400, NotFound),
-            (r#"{"type":"error","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"m"}}"#, 400, NotFound),
-            (r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","message":"Invalid `previous_response_id`."}}"#, 400, NotFound),
-            (r#"{"type":"error","code":"previous_response_not_found","message":"gone","sequence_number":2}"#, 400, NotFound),
+            (
+                r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"m"}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","message":"Invalid `previous_response_id`."}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","code":"previous_response_not_found","message":"gone","sequence_number":2}"#,
+                400,
+                NotFound,
+            ),
             (r#"{"error":{"message":"Response with id=abc not found"}}"#, 400, NotFound),
-            (r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#, 400, ConnectionLimit),
-            (r#"{"type":"error","status":400,"error":{"code":"invalid_stream_id","param":"stream_id","message":"m"}}"#, 400, LaneRefused),
-            (r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#, 400, LaneRefused),
-            (r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#, 429, Answer),
-            (r#"{"type":"error","error":{"type":"server_error","code":"server_is_overloaded","message":"m"}}"#, 503, Answer),
-            (r#"{"type":"error","error":{"type":"tokens","code":"rate_limit_exceeded","message":"m","headers":{"retry-after-ms":"250"}}}"#, 429, Answer),
+            (
+                r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#,
+                400,
+                ConnectionLimit,
+            ),
+            (
+                r#"{"type":"error","status":400,"error":{"code":"invalid_stream_id","param":"stream_id","message":"m"}}"#,
+                400,
+                LaneRefused,
+            ),
+            (
+                r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
+                400,
+                LaneRefused,
+            ),
+            (
+                r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,
+                429,
+                Answer,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"server_error","code":"server_is_overloaded","message":"m"}}"#,
+                503,
+                Answer,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"tokens","code":"rate_limit_exceeded","message":"m","headers":{"retry-after-ms":"250"}}}"#,
+                429,
+                Answer,
+            ),
         ] {
             let error = ProviderError::of_event(&event(text));
             assert_eq!((error.status, error.class), (status, class), "{text}");
             let body: serde_json::Value = serde_json::from_str(&error.body).expect("a body");
-            assert!(body["error"]["message"].is_string() && body["error"]["type"].is_string(), "{}", error.body);
+            assert!(
+                body["error"]["message"].is_string() && body["error"]["type"].is_string(),
+                "{}",
+                error.body
+            );
         }
     }
 

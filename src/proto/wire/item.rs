@@ -228,8 +228,11 @@ impl<'a> View<'a> {
     fn content(&self, value: &str, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), JsonError> {
         out.push(b'[');
         if value.starts_with('"') {
-            let kind =
-                if self.string("role").as_deref() == Some("assistant") { "output_text" } else { "input_text" };
+            let kind = if self.string("role").as_deref() == Some("assistant") {
+                "output_text"
+            } else {
+                "input_text"
+            };
             let part = format!(r#"{{"text":{value},"type":"{kind}"}}"#);
             return json::canonical(&part, numbers, true, out);
         }

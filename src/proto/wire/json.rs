@@ -172,7 +172,11 @@ impl Canonical<'_> {
         self.sort(count_at + 8, written)
     }
 
-    fn sort(&mut self, start: usize, mut written: Vec<(Range<usize>, Range<usize>)>) -> Result<(), JsonError> {
+    fn sort(
+        &mut self,
+        start: usize,
+        mut written: Vec<(Range<usize>, Range<usize>)>,
+    ) -> Result<(), JsonError> {
         written.sort_by(|a, b| self.out[a.0.clone()].cmp(&self.out[b.0.clone()]));
         if written.windows(2).any(|w| self.out[w[0].0.clone()] == self.out[w[1].0.clone()]) {
             return Err(JsonError::DuplicateKey);

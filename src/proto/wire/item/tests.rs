@@ -18,7 +18,10 @@ fn model(text: &str) -> ModelItem {
 fn what_does_not_count_in_old_input() {
     for (a, b) in [
         (r#"{"role":"user","content":"hi"}"#, r#"{ "content":"h\u0069", "role":"user" }"#),
-        (r#"{"role":"user","content":"hi"}"#, r#"{"type":"message","role":"user","content":"hi","status":null}"#),
+        (
+            r#"{"role":"user","content":"hi"}"#,
+            r#"{"type":"message","role":"user","content":"hi","status":null}"#,
+        ),
         (
             r#"{"role":"user","content":"hi"}"#,
             r#"{"role":"user","content":[{"type":"input_text","text":"hi","detail":null}],"id":"msg_1"}"#,
@@ -51,7 +54,10 @@ fn what_counts_in_old_input() {
             r#"{"role":"user","content":[{"type":"input_text","text":"a"},{"type":"input_text","text":"b"}]}"#,
             r#"{"role":"user","content":[{"type":"input_text","text":"ab"}]}"#,
         ),
-        (r#"{"role":"assistant","content":"hi"}"#, r#"{"role":"assistant","content":"hi","phase":"commentary"}"#),
+        (
+            r#"{"role":"assistant","content":"hi"}"#,
+            r#"{"role":"assistant","content":"hi","phase":"commentary"}"#,
+        ),
         (
             r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{\"a\":1}"}"#,
             r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{\"a\":2}"}"#,
@@ -103,7 +109,10 @@ fn an_echo_is_known_by_what_the_model_said() {
             r#"{"role":"assistant","content":[{"type":"refusal","refusal":"no"}]}"#,
             r#"{"role":"assistant","content":"no"}"#,
         ),
-        (r#"{"type":"web_search_call","id":"w","action":{"q":1}}"#, r#"{"type":"web_search_call","id":"w","action":{"q":2}}"#),
+        (
+            r#"{"type":"web_search_call","id":"w","action":{"q":1}}"#,
+            r#"{"type":"web_search_call","id":"w","action":{"q":2}}"#,
+        ),
     ] {
         assert_ne!(model(a), model(b), "{a} / {b}");
     }
@@ -116,7 +125,10 @@ fn reasoning_is_known_by_its_blob_then_by_its_id() {
         InputItem::Visible(_) => panic!("{text}"),
     };
     let a = key_of(r#"{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"X"}"#);
-    assert_eq!(a, key_of(r#"{"type":"reasoning","id":"rs_2","summary":[{}],"encrypted_content":"X","content":null}"#));
+    assert_eq!(
+        a,
+        key_of(r#"{"type":"reasoning","id":"rs_2","summary":[{}],"encrypted_content":"X","content":null}"#)
+    );
     assert_ne!(a, key_of(r#"{"type":"reasoning","id":"rs_1","summary":[]}"#));
     assert_eq!(
         key_of(r#"{"type":"reasoning","id":"rs_1","summary":[]}"#),
@@ -128,7 +140,8 @@ fn reasoning_is_known_by_its_blob_then_by_its_id() {
 fn a_thought_shown_as_text_is_the_reasoning_it_shows() {
     let reasoning = r#"{"type":"reasoning","id":"r","summary":[{"type":"summary_text","text":"hm"}]}"#;
     let shown = r#"{"role":"assistant","content":"<think>\nhm\n</think>"}"#;
-    let (ModelItem::Reasoning { think, .. }, ModelItem::Text { text, think: true, .. }) = (model(reasoning), model(shown))
+    let (ModelItem::Reasoning { think, .. }, ModelItem::Text { text, think: true, .. }) =
+        (model(reasoning), model(shown))
     else {
         panic!("kinds");
     };
@@ -137,7 +150,10 @@ fn a_thought_shown_as_text_is_the_reasoning_it_shows() {
 
 #[test]
 fn a_key_named_twice_makes_an_item_unknowable() {
-    assert_eq!(input_digest(&key(), r#"{"role":"user","role":"user","content":""}"#), Err(JsonError::DuplicateKey));
+    assert_eq!(
+        input_digest(&key(), r#"{"role":"user","role":"user","content":""}"#),
+        Err(JsonError::DuplicateKey)
+    );
     assert_eq!(
         input_digest(&key(), r#"{"role":"user","content":[{"type":"input_text","text":"a","text":"b"}]}"#),
         Err(JsonError::DuplicateKey)
@@ -146,7 +162,9 @@ fn a_key_named_twice_makes_an_item_unknowable() {
 
 #[test]
 fn a_string_is_the_user_message_it_stands_for() {
-    let InputItem::Visible(message) = input(r#"{"role":"user","content":[{"type":"input_text","text":"hé"}]}"#) else {
+    let InputItem::Visible(message) =
+        input(r#"{"role":"user","content":[{"type":"input_text","text":"hé"}]}"#)
+    else {
         panic!("visible");
     };
     assert_eq!(text_digest(&key(), r#""h\u00e9""#).unwrap(), message);

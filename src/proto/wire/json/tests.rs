@@ -115,10 +115,7 @@ fn a_key_named_twice_is_refused_at_any_depth() {
         canonical(r#"{"a":[{"b":1,"c":2,"b":1}]}"#, Numbers::Exact, false, &mut out),
         Err(JsonError::DuplicateKey)
     );
-    assert_eq!(
-        canonical(r#"{"b":1,"b":1}"#, Numbers::Exact, false, &mut out),
-        Err(JsonError::DuplicateKey)
-    );
+    assert_eq!(canonical(r#"{"b":1,"b":1}"#, Numbers::Exact, false, &mut out), Err(JsonError::DuplicateKey));
     assert!(has_duplicate(&members(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap()));
     assert!(!has_duplicate(&members(r#"{"a":1,"b":{"a":3}}"#).unwrap()));
 }
