@@ -209,7 +209,7 @@ impl Core {
         for continuation in found {
             let home = self.connection_of(continuation.head);
             let branchy = self.index.head(continuation.head).is_some_and(|head| head.branchy);
-            let mut past = Past { branchy, ..Past::default() };
+            let mut past = Past::branching(branchy);
             if self.strict && continuation.grade == Grade::Visible {
                 refused.get_or_insert((Reason::ReasoningDropped, home, past));
                 continue;
@@ -256,7 +256,7 @@ impl Core {
         match self.delta_seat(now, account, request, head, size) {
             Ok((seat, false)) => {
                 let plan = Plan::Full { reason: Reason::ClientAnchor, previous: Some(anchor.into()) };
-                let past = Past { anchored: true, ..Past::default() };
+                let past = Past::anchored();
                 Placement::Wire(self.ticket(now, account, request, seat, plan, past, false))
             }
             _ => elsewhere,

@@ -1,1 +1,4 @@
-//! Later
+//! The REST dialects clients speak: how the provider's events become their stream or their JSON body.
+
+pub mod responses;
+pub mod setup;

@@ -301,6 +301,18 @@ pub struct Past {
     held: Option<Arc<[Held]>>,
 }
 
+impl Past {
+    /// Of a conversation sent anew that has (or has not) been seen to branch.
+    pub fn branching(branchy: bool) -> Self {
+        Self { branchy, ..Self::default() }
+    }
+
+    /// Of a turn whose client chains by itself.
+    pub fn anchored() -> Self {
+        Self { anchored: true, ..Self::default() }
+    }
+}
+
 fn continuation(
     key: &Key,
     request: &Request,
