@@ -197,6 +197,11 @@ impl Request {
         self.chain.as_ref().map_or(0, |chain| chain.items)
     }
 
+    /// The body.
+    pub fn body(&self) -> &str {
+        self.text.as_str()
+    }
+
     /// Size of the body in bytes.
     pub fn len(&self) -> usize {
         self.text.0.len()
