@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::proto::digest::{Digest, Key};
+use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
 use crate::proto::session::connection::{Action, Connection, Verdict};
@@ -24,7 +25,7 @@ mod seat;
 
 use gate::{Gates, Refusal};
 
-/// Scopes remembered as serving no stored responses; the oldest half goes when full.
+/// Scopes remembered as serving no stored responses; past it all are forgotten, which costs one not-found each.
 const MAX_UNSTORED: usize = 4096;
 
 /// What the driver wants of a turn.
@@ -264,6 +265,8 @@ impl Core {
     }
 
     /// A completed turn: its response becomes a head, and its lane holds it. Without an echo it is only an ending.
+    ///
+    /// Returns the socket to look at: it may be due to close.
     pub fn settle(
         &mut self,
         now: Instant,
@@ -271,32 +274,30 @@ impl Core {
         request: &Request,
         response: &str,
         echo: Option<Echo>,
-    ) {
-        let Some(turn) = self.turns.remove(&id) else { return };
+    ) -> Option<ConnectionId> {
+        let turn = self.turns.remove(&id)?;
         self.gates.succeeded(&turn.account);
         let head =
             echo.and_then(|echo| self.index.insert(turn.account, request, response.into(), echo, turn.past));
-        let Some(connection) = self.connections.get_mut(&turn.connection) else { return };
-        let lane = connection.handle_settled(now, id, head);
-        if let Some(((head, lane), id)) =
-            head.zip(lane).zip((!connection.is_closed()).then(|| connection.id()))
-        {
-            self.index.set_place(head, Place::Lane(id, lane));
+        let connection = self.connections.get_mut(&turn.connection)?;
+        let lane = connection.handle_settled(now, id, head).filter(|_| !connection.is_closed());
+        if let Some((head, lane)) = head.zip(lane) {
+            self.index.set_place(head, Place::Lane(turn.connection, lane));
         }
+        Some(turn.connection)
     }
 
     /// A turn that ended in any way that cannot be continued. `not_found`: the response it continued was not there.
-    pub fn end(&mut self, now: Instant, id: TurnId, not_found: bool) {
-        let Some(turn) = self.turns.remove(&id) else { return };
+    pub fn end(&mut self, now: Instant, id: TurnId, not_found: bool) -> Option<ConnectionId> {
+        let turn = self.turns.remove(&id)?;
         if not_found && turn.elsewhere {
             if self.unstored.len() >= MAX_UNSTORED {
                 self.unstored.clear();
             }
             self.unstored.insert(turn.scope);
         }
-        if let Some(connection) = self.connections.get_mut(&turn.connection) {
-            connection.handle_settled(now, id, None);
-        }
+        self.connections.get_mut(&turn.connection)?.handle_settled(now, id, None);
+        Some(turn.connection)
     }
 
     /// The client of a turn is gone, or the turn moved on to another try.
@@ -330,7 +331,7 @@ impl Core {
     pub fn refused(&mut self, now: Instant, id: ConnectionId, refusal: Refusal) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         self.gates.failed(now, connection.account(), refusal, &self.limits);
-        connection.handle_lost(&crate::proto::fault::Fault::Connect);
+        connection.handle_lost(&Fault::Connect);
     }
 
     /// What to do next on a socket; `None` when there is nothing.
@@ -376,8 +377,13 @@ impl Core {
     }
 
     /// A socket ended: its turns hear of `fault`, and what it held is gone. Call `poll_action`, then `closed`.
-    pub fn lost(&mut self, id: ConnectionId, fault: &crate::proto::fault::Fault) {
+    ///
+    /// A frame refused as too big lowers the limit for all that follow.
+    pub fn lost(&mut self, id: ConnectionId, fault: &Fault) {
         if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(refused) = connection.refused_frame().filter(|_| *fault == Fault::TooBig) {
+                self.limits.frame = self.limits.frame.min(refused - 1);
+            }
             connection.handle_lost(fault);
         }
     }

@@ -136,6 +136,15 @@ impl Connection {
         self.largest_frame
     }
 
+    /// The smallest frame that a close with 1009 may be about: unanswered, and above all that was taken before.
+    pub fn refused_frame(&self) -> Option<usize> {
+        let waiting = self.lanes.values().filter_map(|lane| match lane.state {
+            State::Waiting { frame, sent: true, .. } => Some(frame),
+            _ => None,
+        });
+        waiting.filter(|frame| *frame > self.largest_frame).min()
+    }
+
     /// A lane.
     pub fn lane(&self, lane: LaneId) -> Option<&Lane> {
         self.lanes.get(&lane)
@@ -171,10 +180,9 @@ impl Connection {
 
     /// Gives a lane to a turn.
     pub fn reserve(&mut self, now: Instant, lane: LaneId, turn: TurnId, frame: usize) -> bool {
-        let reserved = self.lanes.get_mut(&lane).is_some_and(|lane| lane.reserve(now, turn));
+        let reserved = self.lanes.get_mut(&lane).is_some_and(|lane| lane.reserve(now, turn, frame));
         if reserved {
             self.idle_since = now;
-            self.largest_frame = self.largest_frame.max(frame);
         }
         reserved
     }
@@ -240,7 +248,11 @@ impl Connection {
         };
         lane.touched = now;
         let turn = match lane.state {
-            State::Waiting { turn, .. } | State::Streaming { turn } => turn,
+            State::Waiting { turn, frame, .. } => {
+                self.largest_frame = self.largest_frame.max(frame);
+                turn
+            }
+            State::Streaming { turn } => turn,
             State::Skipping => {
                 if kind.is_terminal() {
                     lane.state = ended(kind, event, State::Idle { head: None });
@@ -306,12 +318,15 @@ impl Connection {
 
     /// The socket is gone, or never came to be: every turn on it ends with `fault`.
     pub fn handle_lost(&mut self, fault: &Fault) {
-        self.phase = Phase::Closed;
+        if self.phase == Phase::Closed {
+            return;
+        }
         let turns: Vec<TurnId> = self.lanes.values().filter_map(Lane::turn).collect();
         self.actions.extend(turns.into_iter().map(|turn| Action::Fault(turn, fault.clone())));
         for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
             lane.state = State::Burnt;
         }
+        self.close();
     }
 
     /// Something that must not happen did: the socket cannot be trusted.
@@ -337,7 +352,6 @@ impl Connection {
         }
         if self.pinged.is_some_and(|at| now >= at + limits.pong) {
             self.handle_lost(&Fault::SocketLost(None));
-            self.actions.push_back(Action::Close);
             return;
         }
         if self.ping_asked || (self.pinged.is_none() && now >= self.heard + limits.ping) {
@@ -462,10 +476,7 @@ impl Connection {
     }
 
     fn desynchronised(&mut self) -> Verdict {
-        if self.phase != Phase::Closed {
-            self.handle_lost(&Fault::Desynchronised);
-            self.actions.push_back(Action::Close);
-        }
+        self.handle_lost(&Fault::Desynchronised);
         Verdict::Drop
     }
 }

@@ -30,6 +30,8 @@ pub enum State {
         before: Option<HeadId>,
         /// True once its frame may have reached the provider.
         sent: bool,
+        /// The frame's size in bytes.
+        frame: usize,
     },
     /// Events of the turn are coming.
     Streaming {
@@ -65,13 +67,13 @@ impl Lane {
     }
 
     /// Gives the lane to a turn. Only an idle, unheld lane can be given.
-    pub fn reserve(&mut self, now: Instant, turn: TurnId) -> bool {
+    pub fn reserve(&mut self, now: Instant, turn: TurnId, frame: usize) -> bool {
         let State::Idle { head: before } = self.state else { return false };
         if self.holds > 0 {
             return false;
         }
         self.touched = now;
-        self.state = State::Waiting { turn, before, sent: false };
+        self.state = State::Waiting { turn, before, sent: false, frame };
         true
     }
 
