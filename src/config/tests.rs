@@ -14,7 +14,7 @@ fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
 }
 
-/// Reads no file of the working directory: the sample stands in for it.
+/// Under `cargo test` the working directory's `proxy.toml` is the shipped one, which holds only defaults.
 fn load_with(pairs: &[(&str, &str)], flags: &[(&'static str, String)]) -> Result<Settings, ConfigError> {
     load(None, variables(pairs), flags)
 }
