@@ -4,11 +4,22 @@
 //! context a model would really see, and shares no line with the proxy that could hide a common mistake.
 
 mod account;
+mod answer;
 mod canon;
 mod context;
+mod files;
+mod http;
+pub mod ledger;
 mod refusal;
 mod reply;
 mod request;
 pub mod rules;
 pub mod script;
+mod server;
+mod socket;
 mod stream;
+
+pub use ledger::Ledger;
+pub use request::Transport;
+pub use script::{Fault, Mishap, Moment, Script};
+pub use server::{Provider, Running, serve};

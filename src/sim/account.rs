@@ -11,7 +11,7 @@ use super::canon;
 use super::context::{Context, Digests, Item};
 use super::refusal::Refusal;
 use super::reply;
-use super::request::Request;
+use super::request::{Request, Transport};
 use super::script::Style;
 use super::stream::{self, Emission, Ending, Telling};
 
@@ -59,6 +59,38 @@ impl Account {
         if self.violations.len() < MOST_VIOLATIONS {
             self.violations.push(Violation { rule, about: about.into() });
         }
+    }
+
+    /// Answers an HTTP request at once, for worlds without sockets: the finished response object.
+    ///
+    /// # Errors
+    /// The provider's 4xx.
+    pub fn answer(&mut self, credential: &str, body: &Value, unix: u64) -> Result<Value, Refusal> {
+        let body = body.as_object().cloned().unwrap_or_default();
+        let request = Request::parse(body, Transport::Http)?;
+        let mut turn = self.open(&request, credential, Style::default(), unix)?;
+        while turn.next(unix).ending.is_none() {}
+        let response = turn.response().clone();
+        self.keep(turn, Ending::Completed);
+        Ok(response)
+    }
+
+    /// Begins the response to an HTTP request, which can continue stored responses only.
+    ///
+    /// # Errors
+    /// The provider's 4xx.
+    pub(super) fn open(
+        &mut self,
+        request: &Request,
+        credential: &str,
+        style: Style,
+        unix: u64,
+    ) -> Result<Turn, Refusal> {
+        let parent = match &request.previous {
+            Some(id) => Some(self.parent(credential, id)?),
+            None => None,
+        };
+        self.begin(request, credential, parent, style, unix)
     }
 
     /// Begins a response. `parent` is what its `previous_response_id` was found to name.

@@ -147,7 +147,7 @@ fn client_item(item: &Value, content: &str) -> Value {
 fn assistant_content(content: &Value) -> Vec<Value> {
     let mut joined: Vec<Value> = Vec::new();
     let mut text = String::new();
-    for part in content.as_array().map_or(std::slice::from_ref(content), Vec::as_slice) {
+    for part in content.as_array().map_or_else(|| std::slice::from_ref(content), Vec::as_slice) {
         if let Some(more) = part.as_str().or_else(|| text_of(part)) {
             text.push_str(more);
         } else if !part.is_null() {

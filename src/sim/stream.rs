@@ -93,11 +93,6 @@ impl Telling {
         }
     }
 
-    /// The items the response consists of when it completes.
-    pub(super) fn output(&self) -> &[Value] {
-        &self.output
-    }
-
     /// The response object as last told: what `GET /responses/{id}` returns.
     pub(super) fn response(&self) -> &Value {
         &self.response

@@ -110,7 +110,7 @@ fn the_copies_of_a_reasoning_item_differ_in_bytes_only() {
     let (frames, telling) = tell(Style::default());
     let mut copies: Vec<&Value> =
         frames.iter().map(|frame| &frame["item"]).filter(|item| item["type"] == "reasoning").collect();
-    copies.push(&telling.output()[0]);
+    copies.push(&telling.response()["output"][0]);
     let blobs: BTreeSet<_> = copies.iter().map(|item| item["encrypted_content"].as_str().unwrap()).collect();
     assert_eq!(blobs.len(), 3);
     let identities: BTreeSet<_> =
