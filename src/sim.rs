@@ -18,6 +18,7 @@ pub mod script;
 mod server;
 mod socket;
 mod stream;
+mod upgrade;
 
 pub use ledger::Ledger;
 pub use request::Transport;

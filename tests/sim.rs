@@ -1,153 +1,30 @@
 //! The simulated provider alone, through its sockets: tokio-tungstenite and a bare HTTP client as peers.
 //!
 //! The rules themselves are tested without sockets in `src/sim/rules/tests.rs`; here are the faces and the mishaps.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "sim/mishaps.rs"]
+mod mishaps;
+#[path = "sim/peer.rs"]
+mod peer;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use http_body_util::{BodyExt, Full};
-use hyper::{HeaderMap, Request, StatusCode};
+use http_body_util::Full;
+use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tailwire::sim::ledger::Outcome;
 use tailwire::sim::rules::Ending;
-use tailwire::sim::script::{Limits, NotFound, Style, Upgrade};
+use tailwire::sim::script::{Limits, Style, Upgrade};
 use tailwire::sim::{Fault, Mishap, Moment, Running, Script, Transport};
 use tokio::net::TcpStream;
+use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error, Message, handshake::client::generate_key};
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-async fn start() -> Running {
-    Running::start(Script::default()).await.unwrap()
-}
-
-fn upgrade_request(sim: &Running, path: &str) -> Request<()> {
-    Request::get(format!("ws://{}/v1/{path}", sim.addr))
-        .header("host", sim.addr.to_string())
-        .header("authorization", "Bearer key-a")
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", generate_key())
-        .body(())
-        .unwrap()
-}
-
-/// A WebSocket client that shares no code with the provider's.
-struct Client {
-    socket: WebSocketStream<TcpStream>,
-}
-
-impl Client {
-    async fn connect(sim: &Running) -> Self {
-        let stream = TcpStream::connect(sim.addr).await.unwrap();
-        let (socket, _) = client_async(upgrade_request(sim, "responses"), stream).await.unwrap();
-        Self { socket }
-    }
-
-    async fn ask(&mut self, body: &Value) {
-        let mut frame = json!({"type": "response.create", "model": "gpt-sim", "store": false});
-        frame.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
-        self.socket.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    /// The next text frame; control frames are passed over.
-    async fn event(&mut self) -> Value {
-        loop {
-            match self.socket.next().await.unwrap().unwrap() {
-                Message::Text(text) => return serde_json::from_str(text.as_str()).unwrap(),
-                Message::Ping(_) | Message::Pong(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    /// Events up to and including a terminal one.
-    async fn events(&mut self) -> Vec<Value> {
-        let mut events = Vec::new();
-        loop {
-            events.push(self.event().await);
-            if is_terminal(events.last().unwrap()) {
-                return events;
-            }
-        }
-    }
-
-    async fn run(&mut self, body: &Value) -> Value {
-        self.ask(body).await;
-        self.events().await.pop().unwrap()
-    }
-
-    /// How the connection ends: a close code, or none for a reset or a bare end.
-    async fn end(&mut self) -> Option<CloseCode> {
-        loop {
-            match self.socket.next().await {
-                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return None,
-            }
-        }
-    }
-}
-
-fn is_terminal(event: &Value) -> bool {
-    let kind = event["type"].as_str().unwrap();
-    matches!(kind, "response.completed" | "response.failed" | "response.incomplete" | "error")
-}
-
-fn kind(event: &Value) -> &str {
-    event["type"].as_str().unwrap()
-}
-
-fn id(terminal: &Value) -> &str {
-    assert_eq!(kind(terminal), "response.completed", "{terminal}");
-    terminal["response"]["id"].as_str().unwrap()
-}
-
-struct Plain {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Plain {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-}
-
-/// One HTTP request on a connection of its own; an error if the connection breaks.
-async fn send(sim: &Running, request: Request<Full<Bytes>>) -> Result<Plain, hyper::Error> {
-    let stream = TcpStream::connect(sim.addr).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let reply = sender.send_request(request).await;
-    drop(sender);
-    let (parts, body) = reply?.into_parts();
-    let collected = body.collect().await;
-    connection.abort();
-    let body = collected?;
-    let mut headers = parts.headers;
-    headers.extend(body.trailers().cloned().unwrap_or_default());
-    Ok(Plain { status: parts.status, headers, body: body.to_bytes() })
-}
-
-async fn http(sim: &Running, method: &str, path: &str, body: impl Into<Bytes>) -> Plain {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "sim")
-        .header("authorization", "Bearer key-a")
-        .body(Full::new(body.into()));
-    send(sim, request.unwrap()).await.unwrap()
-}
-
-async fn post(sim: &Running, body: &Value) -> Plain {
-    http(sim, "POST", "/v1/responses", body.to_string()).await
-}
+use crate::peer::{Client, http, id, is_terminal, kind, post, send, start, upgrade_request};
 
 #[tokio::test]
 async fn an_agent_s_turns_over_the_socket_and_over_http_have_one_context() {
@@ -252,93 +129,6 @@ async fn the_seventeenth_response_waits_for_a_place() {
             assert_eq!(event["stream_id"], lane);
         }
     }
-}
-
-#[tokio::test]
-async fn mishaps_that_end_a_turn_leave_the_connection() {
-    let error =
-        json!({"type": "error", "status": 503, "error": {"code": "server_is_overloaded", "message": "busy"}});
-    let table = [
-        (Moment::AfterSend, Fault::Error(error.clone()), 1, "error"),
-        (Moment::AfterCreated, Fault::Error(error.clone()), 2, "error"),
-        (Moment::AfterCreated, Fault::Failed("server_error"), 2, "response.failed"),
-        (Moment::AfterSend, Fault::Failed("rate_limit_exceeded"), 1, "response.failed"),
-        (Moment::AfterCreated, Fault::Incomplete("max_output_tokens"), 2, "response.incomplete"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::Nested), 1, "error"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::Flat), 1, "error"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::Codeless), 1, "error"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::StatusCode), 1, "error"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::Headers), 1, "error"),
-        (Moment::AfterSend, Fault::NotFound(NotFound::Failed), 1, "response.failed"),
-    ];
-    let sim = start().await;
-    let mut client = Client::connect(&sim).await;
-    for (moment, fault, length, last) in table {
-        sim.provider.mishap(Mishap::new(moment, fault.clone()).continued(true));
-        let first = client.run(&json!({"input": "x", "stream_id": "a"})).await;
-        client.ask(&json!({"input": "y", "stream_id": "a", "previous_response_id": id(&first)})).await;
-        let events = client.events().await;
-        assert_eq!(events.len(), length, "{fault:?}: {events:?}");
-        assert_eq!(kind(events.last().unwrap()), last, "{fault:?}");
-        assert_eq!(events.last().unwrap()["stream_id"], "a", "{fault:?}");
-        let after =
-            client.run(&json!({"input": "y", "stream_id": "a", "previous_response_id": id(&first)})).await;
-        assert_eq!(after["error"]["code"], "previous_response_not_found", "evicted by {fault:?}");
-    }
-    sim.provider.mishap(Mishap::new(Moment::MidText, Fault::TwoTerminals(error.clone())));
-    client.ask(&json!({"input": "x", "stream_id": "a"})).await;
-    assert_eq!(kind(client.events().await.last().unwrap()), "error");
-    assert_eq!(kind(&client.event().await), "response.failed");
-    sim.provider.mishap(Mishap::new(Moment::AfterLastDelta, Fault::ErrorWithoutLane(error)));
-    let last = client.run(&json!({"input": "x", "stream_id": "a"})).await;
-    assert_eq!(last["stream_id"], Value::Null);
-}
-
-#[tokio::test]
-async fn mishaps_that_end_the_connection() {
-    let table = [
-        (Moment::AfterSend, Fault::Close(1011), Some(CloseCode::Error)),
-        (Moment::AfterCreated, Fault::Reset, None),
-        (Moment::MidText, Fault::Close(1012), Some(CloseCode::Restart)),
-        (Moment::AfterTerminal, Fault::Close(1000), Some(CloseCode::Normal)),
-        (Moment::Idle, Fault::Close(1001), Some(CloseCode::Away)),
-        (Moment::Idle, Fault::Reset, None),
-    ];
-    let sim = start().await;
-    for (moment, fault, code) in table {
-        let mut client = Client::connect(&sim).await;
-        sim.provider.mishap(Mishap::new(moment, fault.clone()));
-        client.ask(&json!({"input": "x"})).await;
-        assert_eq!(client.end().await, code, "{moment:?} {fault:?}");
-    }
-    assert!(sim.provider.ledger().wait(|book| book.sockets_open == 0).await);
-}
-
-#[tokio::test]
-async fn mishaps_that_disturb_without_ending_anything() {
-    let sim = start().await;
-    let mut client = Client::connect(&sim).await;
-    sim.provider.mishap(Mishap::new(Moment::AfterCreated, Fault::Garbage("not json".to_owned())));
-    sim.provider.mishap(Mishap::new(Moment::MidText, Fault::Binary(vec![1, 2])));
-    sim.provider.mishap(Mishap::new(Moment::AfterLastDelta, Fault::PingFlood(3)));
-    client.ask(&json!({"input": "x"})).await;
-    let (mut garbage, mut binary, mut pings) = (0, 0, 0);
-    loop {
-        match client.socket.next().await.unwrap().unwrap() {
-            Message::Text(text) => match serde_json::from_str::<Value>(text.as_str()) {
-                Ok(event) if is_terminal(&event) => break,
-                Ok(_) => {}
-                Err(_) => garbage += 1,
-            },
-            Message::Binary(_) => binary += 1,
-            Message::Ping(_) => pings += 1,
-            other => panic!("{other:?}"),
-        }
-    }
-    assert_eq!((garbage, binary, pings), (1, 1, 3));
-    sim.provider.mishap(Mishap::new(Moment::Idle, Fault::SpontaneousEvent));
-    assert_eq!(kind(&client.event().await), "response.created");
-    assert!(sim.provider.ledger().wait(|book| book.pongs == 3 && book.mishaps == 4).await);
 }
 
 #[tokio::test]
@@ -542,4 +332,55 @@ async fn a_foreign_id_is_on_record_and_stopping_ends_everything() {
     sim.stop().await.unwrap();
     assert_eq!(client.end().await, None);
     ledger.read(|book| assert_eq!(book.sockets_open, 0));
+}
+
+#[tokio::test]
+async fn deflate_is_granted_and_keeps_its_window() {
+    let sim = Running::start(Script { deflate: true, ..Script::default() }).await.unwrap();
+    let mut request = upgrade_request(&sim, "responses").map(|()| Full::<bytes::Bytes>::default());
+    request.headers_mut().insert("sec-websocket-extensions", "permessage-deflate".parse().unwrap());
+    let stream = TcpStream::connect(sim.addr).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    let reply = sender.send_request(request).await.unwrap();
+    assert_eq!(reply.status(), 101);
+    let granted = reply.headers()["sec-websocket-extensions"].to_str().unwrap().to_owned();
+    let io = TokioIo::new(hyper::upgrade::on(reply).await.unwrap());
+    let options = yawc::Options::default().with_balanced_compression().with_compression_threshold(64);
+    let mut socket =
+        yawc::WebSocket::from_stream_with_extensions(io, yawc::Role::Client, Some(&granted), options)
+            .unwrap();
+    for _ in 0..2 {
+        let text: String = (0..200).map(|number| format!("{} ", number * 7919 % 1009)).collect();
+        let frame = json!({"type": "response.create", "model": "m", "input": text});
+        socket.send(yawc::frame::Frame::text(frame.to_string())).await.unwrap();
+        loop {
+            let frame = socket.next_frame().await.unwrap();
+            if is_terminal(&serde_json::from_str(frame.as_str()).unwrap()) {
+                break;
+            }
+        }
+    }
+    sim.provider.ledger().read(|book| {
+        let (first, second) = (&book.turns[0], &book.turns[1]);
+        assert!(first.wire < first.frame as u64 * 3 / 4, "{first:?}");
+        assert!(second.wire < first.wire / 4, "{second:?}");
+    });
+}
+
+#[tokio::test]
+async fn encoded_bodies_and_periodic_pings() {
+    let ping_every = Some(Duration::from_millis(1));
+    let sim = Running::start(Script { ping_every, ..Script::default() }).await.unwrap();
+    let body = json!({"model": "m", "input": "x"}).to_string();
+    let request = Request::post("/v1/responses").header("host", "sim").header("api-key", "k");
+    let packed = zstd::encode_all(body.as_bytes(), 3).unwrap();
+    let request = request.header("content-encoding", "zstd").body(Full::new(packed.into()));
+    assert_eq!(send(&sim, request.unwrap()).await.unwrap().status, 200);
+    sim.provider.ledger().read(|book| assert_eq!(book.turns[0].frame, body.len()));
+
+    let mut client = Client::connect(&sim).await;
+    while !client.socket.next().await.unwrap().unwrap().is_ping() {}
+    client.socket.flush().await.unwrap();
+    assert!(sim.provider.ledger().wait(|book| book.pongs > 0).await);
 }

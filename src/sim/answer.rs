@@ -1,6 +1,7 @@
 //! `POST /v1/responses`: one JSON object or a stream of events, at the script's pace and with its mishaps.
 //!
-//! The content comes from the rules; this file only waits, writes and breaks off.
+//! The content comes from the rules; this file only waits, writes and breaks off. `background` is accepted but
+//! has no queue behind it: such a response is finished when its reply is.
 
 use std::io;
 use std::time::Duration;
@@ -280,3 +281,22 @@ pub(super) fn not_found_failure() -> Spoil {
 
 /// Longer than any test or client waits, and yet an end.
 pub(super) const FOREVER: Duration = Duration::from_secs(60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::{Cost, Link};
+    use super::*;
+
+    #[test]
+    fn the_modelled_times() {
+        let link = Link { rtt: Duration::from_millis(40), uplink: 1_000_000, handshakes: 2 };
+        let script =
+            Script { speed: 50.0, link, cost: Cost { fresh: 100.0, cached: 1.0 }, ..Script::default() };
+        assert_eq!(travel(&script, 500_000), Duration::from_millis(540));
+        assert_eq!(reading(&script, (10_000, 100_000)), Duration::from_micros(1100));
+        assert_eq!(generating(&script, 5), Duration::from_millis(100));
+        let instant = Script::default();
+        let nothing = (travel(&instant, 1 << 30), reading(&instant, (1, 1)), generating(&instant, 9));
+        assert_eq!(nothing, (Duration::ZERO, Duration::ZERO, Duration::ZERO));
+    }
+}

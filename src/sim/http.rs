@@ -1,6 +1,6 @@
 //! The provider's HTTP face: who may come in, which path is whose, and the small endpoints around the Responses.
 //!
-//! `POST /v1/responses` itself is `answer.rs`'s, upgrades are `socket.rs`'s.
+//! `POST /v1/responses` itself is `answer.rs`'s, upgrades are `upgrade.rs`'s.
 
 use std::convert::Infallible;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::ledger::Traffic;
 use super::server::{Provider, Slot};
-use super::{answer, canon, files, socket};
+use super::{answer, canon, files, upgrade};
 
 /// A reply's body: whole or streamed, and able to break off.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -92,9 +92,9 @@ impl Caller {
         };
         match (method.as_str(), &segments[..]) {
             ("GET", ["responses"]) if is_upgrade(request.headers()) => {
-                socket::upgrade(self, request, credential).await
+                upgrade::upgrade(self, request, credential).await
             }
-            ("GET", ["realtime"]) if is_upgrade(request.headers()) => Ok(socket::echo(&self, request)),
+            ("GET", ["realtime"]) if is_upgrade(request.headers()) => Ok(upgrade::echo(&self, request)),
             ("POST", ["responses"]) => answer::answer(self, request, credential).await,
             ("GET" | "DELETE", ["responses", id]) => Ok(self.stored(&method, &credential, id)),
             ("GET", ["responses", id, "input_items"]) => Ok(self.input_items(&credential, id)),

@@ -187,6 +187,7 @@ const WORDS: [&str; 16] = [
 ];
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::sync::Arc;
 

@@ -337,4 +337,5 @@ fn is_lane_name(name: &str) -> bool {
 const MOST_WAITING: usize = 1024;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

@@ -1,120 +1,34 @@
-//! The provider's WebSocket face: the upgrade, and one task that drives a connection's rules over frames.
+//! The provider's WebSocket face: one task that drives a connection's rules over frames.
 //!
 //! What a frame means is decided in `rules.rs`; this file reads, waits, writes, and carries out mishaps.
 
+mod mishap;
+
 use std::collections::VecDeque;
-use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::{Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use yawc::close::CloseCode;
 use yawc::frame::{Frame, OpCode};
-use yawc::{CompressionLevel, HttpStream, Options, UpgradeFut, WebSocket};
+use yawc::{HttpStream, WebSocket};
 
-use super::answer::{FOREVER, failure, generating, not_found_failure, reading, travel};
-use super::context::Digests;
-use super::http::{Body, Caller, Reply, error, json_reply};
-use super::ledger::{Entry, Record};
+use super::answer::{FOREVER, generating, reading, travel};
+use super::http::Caller;
+use super::ledger::{Entry, Outcome, Record};
 use super::request::Transport;
-use super::rules::{Connection, Emission, Ending, Spoil, TurnId};
-use super::script::{Fault, Moment, NotFound, Occasion, Script, Upgrade};
+use super::rules::{Connection, Emission, Ending, TurnId};
+use super::script::{Fault, Moment, Occasion, Script};
 use super::server::{Provider, unix};
-use super::stream;
 
-/// Answers an upgrade of `/v1/responses` as the script and its mishaps will have it.
-pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credential: String) -> Reply {
-    caller.provider.ledger().write(|book| book.upgrades_asked += 1);
-    let script = caller.provider.now();
-    tokio::time::sleep(travel(&script, caller.newly_read())).await;
-    let occasion = Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None };
-    let answer = match caller.provider.strike(&occasion) {
-        Some(Fault::Upgrade(answer)) => answer,
-        Some(Fault::Reset) => {
-            caller.traffic.reset_on_drop();
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        Some(Fault::Silence | Fault::IgnorePings) => Upgrade::Hang,
-        Some(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
-        None => script.upgrade.clone(),
-    };
-    match answer {
-        Upgrade::Accept => {
-            let options = options(&script);
-            Ok(accept(&caller.clone(), request, options, |socket| {
-                Box::pin(Driver::new(caller, socket, credential).run())
-            }))
-        }
-        Upgrade::Refuse { status, body, retry_after } => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-            let mut reply = json_reply(status, &body);
-            if let Some(seconds) = retry_after {
-                reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            Ok(reply)
-        }
-        Upgrade::Hang => {
-            tokio::time::sleep(FOREVER).await;
-            Err(io::ErrorKind::TimedOut.into())
-        }
-    }
-}
-
-/// Accepts an upgrade of any other path and says back every text frame: a tunnel's other end.
-pub(super) fn echo(caller: &Caller, request: Request<Incoming>) -> Response<Body> {
-    accept(caller, request, Options::default(), |mut socket| {
-        Box::pin(async move {
-            while let Ok(frame) = socket.next_frame().await {
-                if frame.opcode() == OpCode::Text && socket.send(frame).await.is_err() {
-                    return;
-                }
-            }
-        })
-    })
-}
-
-fn accept(
-    caller: &Caller,
-    mut request: Request<Incoming>,
-    options: Options,
-    then: impl FnOnce(Socket) -> super::server::Afterwards + Send + 'static,
-) -> Response<Body> {
-    let upgraded: Result<(Response<_>, UpgradeFut), _> =
-        WebSocket::upgrade_with_options(&mut request, options);
-    let Ok((reply, socket)) = upgraded else {
-        return error(StatusCode::BAD_REQUEST, "Malformed WebSocket upgrade request.", None);
-    };
-    caller.slot.fill(Box::pin(async move {
-        if let Ok(socket) = socket.await {
-            then(socket).await;
-        }
-    }));
-    reply.map(|body| body.map_err(|never| match never {}).boxed_unsync())
-}
-
-fn options(script: &Script) -> Options {
-    // The rule about large frames is applied to whole messages, so that the close frame is not lost in a reset.
-    let bound = script.limits.max_frame.saturating_mul(4).max(LARGEST_MESSAGE);
-    let options = Options::default().with_limits(bound, bound.saturating_mul(2));
-    if script.deflate {
-        // A threshold of 0 would let yawc 0.5.0 loop on an empty message.
-        options.with_compression_level(CompressionLevel::new(6)).with_compression_threshold(64)
-    } else {
-        options
-    }
-}
-
-type Socket = WebSocket<HttpStream>;
+/// An upgraded connection.
+pub(super) type Socket = WebSocket<HttpStream>;
 type Flow = ControlFlow<()>;
 
 /// Owns one Responses socket.
-struct Driver {
+pub(super) struct Driver {
     caller: Caller,
     provider: Provider,
     socket: Socket,
@@ -147,7 +61,7 @@ struct Live {
 }
 
 impl Driver {
-    fn new(caller: Caller, socket: Socket, credential: String) -> Self {
+    pub(super) fn new(caller: Caller, socket: Socket, credential: String) -> Self {
         let now = Instant::now();
         caller.provider.ledger().write(|book| {
             book.upgrades_granted += 1;
@@ -168,7 +82,7 @@ impl Driver {
         }
     }
 
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut changes = self.provider.changes();
         self.next_ping += self.provider.now().ping_every.unwrap_or_default();
         loop {
@@ -328,7 +242,7 @@ impl Driver {
         live.entry.write(|record| {
             record.tokens += u64::from(emission.tokens);
             if let Some(ending) = emission.ending {
-                record.outcome = super::ledger::Outcome::Ended(ending);
+                record.outcome = Outcome::Ended(ending);
             }
         });
         if emission.ending.is_some() {
@@ -337,7 +251,7 @@ impl Driver {
         }
         self.tell(emission.frame, script).await?;
         if emission.ending.is_some() && script.style.late_frames {
-            for frame in late_frames() {
+            for frame in mishap::late_frames() {
                 self.tell(frame, script).await?;
             }
         }
@@ -345,107 +259,6 @@ impl Driver {
             self.suffer(fault, Some(turn), script).await?;
         }
         Flow::Continue(())
-    }
-
-    fn strike(&self, moment: Moment, index: usize) -> Option<Fault> {
-        let live = &self.live[index];
-        let (continued, lane) = (live.previous.is_some(), live.lane.as_deref());
-        self.provider.strike(&Occasion { moment, http: false, continued, lane })
-    }
-
-    /// Carries a fault out, on a turn or on the connection.
-    async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
-        match fault {
-            Fault::Error(mut frame) => {
-                self.name_lane(&mut frame, turn);
-                self.break_off(frame, turn, script).await
-            }
-            Fault::ErrorWithoutLane(frame) => self.break_off(frame, turn, script).await,
-            Fault::TwoTerminals(mut frame) => {
-                self.name_lane(&mut frame, turn);
-                self.tell(frame, script).await?;
-                self.spoil(turn, &failure("server_is_overloaded"), script).await
-            }
-            Fault::NotFound(NotFound::Failed) => self.spoil(turn, &not_found_failure(), script).await,
-            Fault::NotFound(shape) => {
-                let live = self.live.iter().find(|live| Some(live.turn) == turn);
-                let previous = live.and_then(|live| live.previous.as_deref()).unwrap_or_default();
-                let mut frame = shape.frame(previous);
-                self.name_lane(&mut frame, turn);
-                self.break_off(frame, turn, script).await
-            }
-            Fault::Failed(code) => self.spoil(turn, &failure(code), script).await,
-            Fault::Incomplete(reason) => self.spoil(turn, &Spoil::Incomplete(reason), script).await,
-            Fault::Close(code) => self.close(code.into(), "").await,
-            Fault::Reset => {
-                self.caller.traffic.reset_on_drop();
-                Flow::Break(())
-            }
-            Fault::Silence => {
-                if let Some(live) = self.live.iter_mut().find(|live| Some(live.turn) == turn) {
-                    live.due = Instant::now() + FOREVER;
-                }
-                Flow::Continue(())
-            }
-            Fault::IgnorePings => {
-                tokio::time::sleep(FOREVER).await;
-                Flow::Break(())
-            }
-            Fault::Garbage(text) => self.send(Frame::text(text)).await,
-            Fault::Binary(bytes) => self.send(Frame::binary(bytes)).await,
-            Fault::SpontaneousEvent => {
-                let response =
-                    stream::opening(&json!({ "model": "gpt-sim" }), SPONTANEOUS, &Digests::default(), unix());
-                let mut frame =
-                    json!({ "type": "response.created", "sequence_number": 0, "response": response });
-                if let Some(name) = &self.last_lane {
-                    frame["stream_id"] = name.as_str().into();
-                }
-                self.tell(frame, script).await
-            }
-            Fault::PingFlood(count) => {
-                for number in 0..count {
-                    self.send(Frame::ping(number.to_string())).await?;
-                }
-                Flow::Continue(())
-            }
-            Fault::Upgrade(_) => Flow::Continue(()),
-        }
-    }
-
-    /// Ends a turn with an error frame of the script's own.
-    async fn break_off(&mut self, frame: Value, turn: Option<TurnId>, script: &Script) -> Flow {
-        if let Some(index) = self.live.iter().position(|live| Some(live.turn) == turn) {
-            let live = self.live.remove(index);
-            live.entry.end(Ending::Refused);
-            let rules = &mut self.rules;
-            self.provider.account(|account| rules.abandon(&script.limits, account, live.turn));
-            self.look_idle = true;
-        }
-        self.tell(frame, script).await
-    }
-
-    async fn spoil(&mut self, turn: Option<TurnId>, spoil: &Spoil, script: &Script) -> Flow {
-        let Some(index) = self.live.iter().position(|live| Some(live.turn) == turn) else {
-            return Flow::Continue(());
-        };
-        let (rules, turn) = (&mut self.rules, self.live[index].turn);
-        let emission = self
-            .provider
-            .account(|account| rules.spoil(&script.limits, account, script.style, unix(), (turn, spoil)));
-        let Some(emission) = emission else { return Flow::Continue(()) };
-        let live = self.live.remove(index);
-        live.entry.end(emission.ending.unwrap_or(Ending::Failed));
-        self.look_idle = true;
-        self.tell(emission.frame, script).await
-    }
-
-    fn name_lane(&self, frame: &mut Value, turn: Option<TurnId>) {
-        let lane =
-            self.live.iter().find(|live| Some(live.turn) == turn).and_then(|live| live.lane.as_deref());
-        if let Some(name) = lane {
-            frame["stream_id"] = name.into();
-        }
     }
 
     async fn tell(&mut self, frame: Value, script: &Script) -> Flow {
@@ -497,17 +310,6 @@ impl Drop for Driver {
     }
 }
 
-/// What the ChatGPT backend sends after the end of a response (protocol 1.13, 1.15).
-fn late_frames() -> [Value; 3] {
-    [
-        json!({ "type": "codex.rate_limits", "plan_type": "pro", "rate_limits": { "allowed": true } }),
-        json!({ "type": "responsesapi.websocket_timing", "timing_metrics": { "server_ms": 12 } }),
-        json!({ "type": "response.metadata", "headers": { "x-codex-turn-state": "t" } }),
-    ]
-}
-
-const SPONTANEOUS: &str = "resp_000000000000000000000000000000000000000000000000";
 const MOST_ARRIVALS: usize = 64;
-const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 /// How long a closing connection is read for the peer's own close frame.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -352,4 +352,5 @@ impl Writer {
 const LETTERS_PER_TOKEN: usize = 4;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

@@ -323,3 +323,18 @@ fn references_resolve_from_the_store_of_the_same_credential_only() {
     assert!(world.account.delete(&"a".repeat(64), id(&first)));
     assert_eq!(world.run(&mut one, &body)["status"], 404);
 }
+
+#[test]
+fn http_continues_stored_responses_only() {
+    let mut world = World::new();
+    let mut connection = world.connection("a");
+    let credential = "a".repeat(64);
+    let kept = world.account.answer(&credential, &json!({"model": "m", "input": "hi"}), 1).unwrap();
+    let body = json!({"input": "more", "previous_response_id": kept["id"]});
+    id(&world.run(&mut connection, &body));
+    let unkept = world.run(&mut connection, &json!({"input": "hi"}));
+    assert_eq!(unkept["response"]["sim"], kept["sim"]);
+    let body = json!({"model": "m", "input": "more", "previous_response_id": id(&unkept)});
+    let refused = world.account.answer(&credential, &body, 1).unwrap_err();
+    assert_eq!(refused.code, Some("previous_response_not_found"));
+}
