@@ -17,7 +17,7 @@ use crate::proto::core::Core;
 use crate::proto::digest::Key;
 use crate::proto::session::Limits;
 use crate::proto::session::profile::Profile;
-use crate::proxy::{Proxy, reply};
+use crate::proxy::{Parts, Proxy, reply};
 use crate::sim;
 use crate::sim::script::{Link, Script};
 use crate::telemetry::metrics::Metrics;
@@ -65,12 +65,12 @@ impl Running {
 
     /// Everything that is counted.
     pub fn metrics(&self) -> &Metrics {
-        &self.proxy.metrics
+        self.proxy.metrics()
     }
 
     /// Upstream sockets, open or opening.
     pub fn sockets(&self) -> usize {
-        self.proxy.pool.sockets()
+        self.proxy.pool().sockets()
     }
 
     /// Accepts no more; requests in flight may end within the drain time, then they are cut.
@@ -82,7 +82,7 @@ impl Running {
     /// Waits until all is over; returns how many connections had to be cut.
     async fn finish(self) -> u32 {
         let cut = self.serving.await.unwrap_or_default();
-        self.proxy.pool.close().await;
+        self.proxy.pool().close().await;
         cut
     }
 }
@@ -159,7 +159,7 @@ fn build(settings: Settings) -> io::Result<Proxy> {
     let metrics = Arc::new(Metrics::default());
     let target = upstream.target("/v1/responses");
     let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
-    Ok(Proxy { settings, profile, upstream, pool, client, dialer, metrics, key })
+    Ok(Proxy::new(settings, key, Parts { profile, upstream, pool, client, dialer, metrics }))
 }
 
 fn session_limits(settings: &Settings) -> Limits {

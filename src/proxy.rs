@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Method, Request, Response};
+use tokio::sync::Semaphore;
 
 use crate::config::{Mode, Settings};
 use crate::downstream::body::Body;
@@ -18,7 +20,9 @@ use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
 use crate::upstream::pool::{Account, Pool};
+use census::Census;
 
+mod census;
 pub mod passthrough;
 mod plan;
 mod relay;
@@ -29,17 +33,43 @@ mod turn;
 /// What every request needs; one per process.
 #[derive(Debug)]
 pub struct Proxy {
-    pub(crate) settings: Settings,
-    pub(crate) profile: Profile,
-    pub(crate) upstream: Upstream,
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) client: Client,
-    pub(crate) dialer: Dialer,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) key: Key,
+    settings: Settings,
+    profile: Profile,
+    upstream: Upstream,
+    pool: Arc<Pool>,
+    client: Client,
+    dialer: Dialer,
+    metrics: Arc<Metrics>,
+    key: Key,
+    census: Census,
+    turns: Arc<Semaphore>,
+}
+
+/// What a proxy is made of, besides its settings.
+#[derive(Debug)]
+pub struct Parts {
+    /// The provider's rules.
+    pub profile: Profile,
+    /// Where it is.
+    pub upstream: Upstream,
+    /// The sockets.
+    pub pool: Arc<Pool>,
+    /// HTTP to it.
+    pub client: Client,
+    /// Sockets for clients that ask for one themselves.
+    pub dialer: Dialer,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
+    /// A proxy of these parts. `key` is the process's digest key.
+    pub fn new(settings: Settings, key: Key, parts: Parts) -> Self {
+        let Parts { profile, upstream, pool, client, dialer, metrics } = parts;
+        let turns = Arc::new(Semaphore::new(settings.limits.turns));
+        Self { settings, profile, upstream, pool, client, dialer, metrics, key, census: Census::new(), turns }
+    }
+
     /// Answers one request. Never fails: what goes wrong becomes a response.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if tunnel::asked(&request) {
@@ -61,19 +91,32 @@ impl Proxy {
     }
 
     /// Who is asking, as far as the upstream could tell.
-    pub(crate) fn account(&self, headers: &hyper::HeaderMap) -> Account {
+    fn account(&self, headers: &HeaderMap) -> Account {
+        let identity = headers::identity(headers, &self.settings.per_turn_headers);
         let mut hasher = self.key.hasher("account");
-        for (name, value) in headers::identity(headers, &self.settings.per_turn_headers) {
+        for (name, value) in &identity {
             hasher.field(name.as_str().as_bytes()).field(value.as_bytes());
         }
+        let digest = hasher.finish();
+        let split_by = self.census.note(&self.key, &digest, &identity);
         let mut handshake = headers::handshake(headers, &self.settings.per_turn_headers);
         if let Some((name, value)) = self.profile.header {
-            handshake.entry(name).or_insert(hyper::header::HeaderValue::from_static(value));
+            handshake.entry(name).or_insert(HeaderValue::from_static(value));
         }
-        Account { digest: hasher.finish(), handshake }
+        Account { digest, handshake, split_by }
     }
 
-    pub(crate) fn upload_limits(&self) -> UploadLimits {
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The sockets.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn upload_limits(&self) -> UploadLimits {
         let timeouts = &self.settings.timeouts;
         UploadLimits { bytes: self.settings.limits.body, total: timeouts.body, idle: timeouts.body_idle }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::{self, Body, BodyError};
 use crate::proto::core::{Plan, Ticket};
@@ -141,13 +142,13 @@ impl Try {
     }
 
     /// The answer as it comes, as SSE.
-    pub(super) fn stream(self) -> Response<Body> {
+    pub(super) fn stream(self, permit: OwnedSemaphorePermit) -> Response<Body> {
         let mut headers = HeaderMap::new();
         self.head(&mut headers, "text/event-stream; charset=utf-8");
-        let pieces = futures_util::stream::unfold(Some(self), |relay| async {
-            let mut relay = relay?;
+        let pieces = futures_util::stream::unfold(Some((self, permit)), |relay| async {
+            let (mut relay, permit) = relay?;
             let (piece, on) = relay.piece().await;
-            Some((piece, on.then_some(relay)))
+            Some((piece, on.then_some((relay, permit))))
         });
         let mut response = Response::new(body::stream(pieces));
         *response.headers_mut() = headers;

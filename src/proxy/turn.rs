@@ -9,10 +9,11 @@ use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request as HttpRequest, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::Body;
 use crate::downstream::upload::{self, Upload};
-use crate::proto::core::{Placement, Wish};
+use crate::proto::core::{Placement, Plan, Ticket, Wish};
 use crate::proto::fault::Fault;
 use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
@@ -29,13 +30,17 @@ const PARSE_INLINE: usize = 1 << 20;
 
 /// Answers `POST /v1/responses`.
 pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> Response<Body> {
+    // Before the body is read: it is the bodies that take the room.
+    let Ok(permit) = proxy.turns.clone().try_acquire_owned() else {
+        return Problem::overloaded("turns at once", 1).response();
+    };
     let (parts, mut body) = request.into_parts();
     let upload = match upload::receive(&parts.headers, &mut body, &proxy.upload_limits()).await {
         Ok(upload) => upload,
         Err(error) => return Problem::from(&error).response(),
     };
     let account = proxy.account(&parts.headers);
-    let turn = Turn { proxy: proxy.clone(), parts, upload, account };
+    let turn = Turn { proxy: proxy.clone(), parts, upload, account, permit };
     match turn.read().await {
         Ok(request) => turn.live(Arc::new(request)).await,
         Err(reason) => turn.fall_back(&reason).await,
@@ -47,6 +52,8 @@ struct Turn {
     parts: Parts,
     upload: Upload,
     account: Account,
+    /// One of the turns that may be under way; a stream keeps it to its end.
+    permit: OwnedSemaphorePermit,
 }
 
 impl Turn {
@@ -86,12 +93,12 @@ impl Turn {
         let mut progress = Progress { once: request.acts || request.anchor.is_some(), ..Progress::default() };
         loop {
             let ticket = match self.proxy.pool.begin(&self.account, &request, &wish) {
-                Placement::Wire(ticket) => ticket,
+                Placement::Wire(ticket) => self.explained(ticket),
                 Placement::Http(reason, _) => return self.fall_back(&reason).await,
             };
             let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len());
             let fault = match attempt.answer().await {
-                Answer::Stream => return attempt.stream(),
+                Answer::Stream => return attempt.stream(self.permit),
                 Answer::Body(body) => return attempt.body(body),
                 Answer::Fault(fault) => fault,
             };
@@ -123,6 +130,16 @@ impl Turn {
             };
             progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
         }
+    }
+
+    /// A first turn for a client that seems to make nothing else: the reason is in its headers.
+    fn explained(&self, mut ticket: Ticket) -> Ticket {
+        if let (Plan::Full { reason, .. }, Some(name)) = (&mut ticket.plan, &self.account.split_by)
+            && *reason == Reason::FirstTurn
+        {
+            *reason = Reason::Header(name.to_string());
+        }
+        ticket
     }
 
     /// The client's own bytes over HTTP.

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use tokio::sync::{Notify, mpsc};
 
 use crate::proto::core::{Core, Placement, Ticket, Wish};
@@ -40,6 +41,8 @@ pub struct Account {
     pub digest: Digest,
     /// Headers of the handshake, should this turn open a socket.
     pub handshake: HeaderMap,
+    /// The header that splits its credential into many scopes, if one does (F8).
+    pub split_by: Option<HeaderName>,
 }
 
 /// All sockets of this process.

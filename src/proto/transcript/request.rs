@@ -132,11 +132,8 @@ impl Request {
         let mut members: Vec<Member> = prefix.members.to_vec();
         members.push(Member { key: "input".into(), value: input });
         members.extend(tail.members);
-        let mut request = match Self::settings(key, account, text.clone(), members) {
-            Ok(request) => request,
-            // A repeated key, for one: the long way names it the same.
-            Err(_) => return None,
-        };
+        // What is wrong with the settings (a repeated key, say) the long way finds as well, and names.
+        let mut request = Self::settings(key, account, text.clone(), members).ok()?;
         if request.scope != prefix.scope {
             return None;
         }
