@@ -1,1 +1,325 @@
-//! To be furnished.
+//! The command line: flags into plain structs, commands to the rooms that do them, results to exit codes.
+//! Does no work of its own.
+//!
+//! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 69 cannot bind or reach, 78 bad configuration.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    app, check,
+    config::{self, LogFormat, Settings},
+    demo, telemetry,
+};
+
+/// `EX_USAGE`: the command line makes no sense.
+pub const USAGE: u8 = 64;
+/// `EX_UNAVAILABLE`: an address cannot be bound, or what was asked for cannot be reached.
+pub const UNAVAILABLE: u8 = 69;
+/// `EX_CONFIG`: the settings cannot be used.
+pub const CONFIG: u8 = 78;
+
+/// A transparent proxy: full-history REST in, the tail over one WebSocket, plain REST out.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy (the default).
+    Serve(ServeArgs),
+    /// A simulated provider, the proxy and a scripted agent in one run: the same calls direct and through the
+    /// proxy, and a table of what each cost. Needs no key and no network.
+    Demo(DemoArgs),
+    /// The simulated provider alone, to try an agent without a key.
+    Sim(SimArgs),
+    /// Read the configuration, connect upstream, and say in plain words what works.
+    Check(CheckArgs),
+    /// Print every setting with its default: the shipped `proxy.toml`.
+    Config,
+}
+
+/// Flags of `serve`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// The settings file [default: the file `TAILWIRE_CONFIG` names, else `proxy.toml` if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where clients connect [default: 127.0.0.1:8484]
+    #[arg(long, value_name = "ADDR", value_parser = flag("listen"))]
+    pub listen: Option<String>,
+    /// Listen where other machines can reach it
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// The provider's base URL [default: <https://api.openai.com/v1>]
+    #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
+    pub upstream: Option<String>,
+    /// The provider's rules: auto, openai, azure, xai, open-responses or chatgpt [default: auto]
+    #[arg(long, value_name = "NAME", value_parser = flag("profile"))]
+    pub profile: Option<String>,
+    /// How much to log: error, warn, info, debug, trace, or directives [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = flag("log.level"))]
+    pub log: Option<String>,
+}
+
+/// Flags of `check`: those of `serve`, as it checks the same settings.
+pub type CheckArgs = ServeArgs;
+
+/// Flags of `sim`.
+#[derive(Clone, Debug, Args)]
+pub struct SimArgs {
+    /// Where the simulated provider listens; port 0 picks a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8585")]
+    pub listen: SocketAddr,
+    /// What the provider and the way to it are like.
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Answer one response at a time, as providers without lanes do
+    #[arg(long)]
+    pub one_in_flight: bool,
+}
+
+/// Flags of `demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How many calls the agent makes
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub calls: u32,
+    /// Size of the instructions, resent with every call
+    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = size)]
+    pub instructions: usize,
+    /// Size of the tool schemas, resent with every call
+    #[arg(long, value_name = "SIZE", default_value = "10KiB", value_parser = size)]
+    pub tools: usize,
+    /// Smallest tool result
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = size)]
+    pub result_min: usize,
+    /// Largest tool result
+    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = size)]
+    pub result_max: usize,
+    /// What the provider and the way to it are like.
+    #[command(flatten)]
+    pub link: LinkArgs,
+    /// Whether the proxy's socket is compressed; `both` measures it each way
+    #[arg(long, value_enum, default_value_t = DemoCompression::Both)]
+    pub compression: DemoCompression,
+    /// Also write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Ask for one JSON body per call instead of a stream of events
+    #[arg(long)]
+    pub no_stream: bool,
+}
+
+/// A simulated way to a simulated provider.
+#[derive(Clone, Debug, Args)]
+pub struct LinkArgs {
+    /// Round trip between proxy and provider
+    #[arg(long, value_name = "TIME", default_value = "40ms", value_parser = config::parse_duration)]
+    pub rtt: Duration,
+    /// Speed of the way up, in bits per second
+    #[arg(long, value_name = "RATE", default_value = "20Mbit/s", value_parser = config::parse_rate)]
+    pub uplink: u64,
+    /// How fast the model speaks; 0 is as fast as the link carries
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub tokens_per_second: u32,
+}
+
+/// Which compression the demo measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoCompression {
+    /// With permessage-deflate.
+    On,
+    /// Without.
+    Off,
+    /// One run each.
+    Both,
+}
+
+impl ServeArgs {
+    /// Merges these flags with the file and the environment.
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub fn settings(
+        &self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Settings, config::ConfigError> {
+        let allow_remote = self.allow_remote.then(|| String::from("true"));
+        let flags: Vec<(&'static str, String)> = [
+            ("listen", &self.listen),
+            ("allow_remote", &allow_remote),
+            ("upstream", &self.upstream),
+            ("profile", &self.profile),
+            ("log.level", &self.log),
+        ]
+        .into_iter()
+        .filter_map(|(key, text)| text.clone().map(|text| (key, text)))
+        .collect();
+        config::load(self.config.as_deref(), environment, &flags)
+    }
+}
+
+/// Parses a command line, program name first.
+///
+/// # Errors
+/// Bad usage; or a request for help or the version, which [`explain`] answers.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let line = CommandLine::try_parse_from(arguments)?;
+    Ok(line.command.unwrap_or(Command::Serve(line.serve)))
+}
+
+/// Prints the help, the version or the complaint, and exits with 0 or 64.
+#[must_use]
+pub fn explain(error: &clap::Error) -> ExitCode {
+    // Nowhere to complain to when the terminal is gone.
+    let _unheard = error.print();
+    ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
+}
+
+/// Does what was asked, to its end, and says how it ended.
+pub async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Serve(arguments) => match settings(&arguments) {
+            Ok(settings) => exit(app::serve(settings).await),
+            Err(code) => code,
+        },
+        Command::Check(arguments) => match settings(&arguments) {
+            Ok(settings) => ExitCode::from(if check::run(settings).await { 0 } else { UNAVAILABLE }),
+            Err(code) => code,
+        },
+        Command::Demo(arguments) => exit(demo::run(arguments).await),
+        Command::Sim(arguments) => exit(app::simulate(arguments).await),
+        // A reader that closes early, such as `head`, is not an error.
+        Command::Config => exit(io::stdout().write_all(config::sample().as_bytes()).or_else(broken_pipe)),
+    }
+}
+
+/// The settings, with logging started as they say; or 78 after the complaint.
+fn settings(arguments: &ServeArgs) -> Result<Settings, ExitCode> {
+    match arguments.settings(std::env::vars_os()) {
+        Ok(settings) => {
+            telemetry::init(&settings.log.level, settings.log.format == LogFormat::Json);
+            Ok(settings)
+        }
+        Err(error) => {
+            complain(&error);
+            Err(ExitCode::from(CONFIG))
+        }
+    }
+}
+
+/// Complains that something the program needs is not to be had, and exits with 69.
+#[must_use]
+pub fn fail(error: &io::Error) -> ExitCode {
+    complain(error);
+    ExitCode::from(UNAVAILABLE)
+}
+
+fn exit(result: io::Result<()>) -> ExitCode {
+    result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
+}
+
+fn complain(error: &dyn std::error::Error) {
+    let _unheard = writeln!(io::stderr(), "tailwire: {error}");
+}
+
+fn broken_pipe(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+/// A flag that is a setting is checked by the setting's own rules.
+fn flag(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
+    move |text| config::check_flag(key, text)
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    usize::try_from(config::parse_size(text)?).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default_command() {
+        for line in ["tailwire --listen 127.0.0.1:0", "tailwire serve --listen 127.0.0.1:0"] {
+            let Ok(Command::Serve(arguments)) = parsed(line) else { panic!("{line}") };
+            assert_eq!(arguments.listen.as_deref(), Some("127.0.0.1:0"));
+        }
+        assert!(matches!(parsed("tailwire"), Ok(Command::Serve(_))));
+    }
+
+    #[test]
+    fn bad_usage_is_a_complaint_and_help_is_not() {
+        for line in [
+            "tailwire --lisen x",
+            "tailwire serve --listen 8484",
+            "tailwire --upstream ftp://host",
+            "tailwire --profile opnai",
+            "tailwire --log loud",
+            "tailwire nonsense",
+            "tailwire demo --calls 0",
+            "tailwire demo --uplink 20MB/s",
+            "tailwire sim --rtt 40",
+        ] {
+            assert!(parsed(line).unwrap_err().use_stderr(), "{line}");
+        }
+        for line in ["tailwire --help", "tailwire --version", "tailwire help demo"] {
+            assert!(!parsed(line).unwrap_err().use_stderr(), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let line = "tailwire --listen 0.0.0.0:1 --allow-remote --upstream http://[::1]:2 --profile azure --log debug";
+        let Ok(Command::Serve(arguments)) = parsed(line) else { panic!("{line}") };
+        let settings = arguments.settings([]).unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:1");
+        assert_eq!(settings.upstream.to_string(), "http://[::1]:2/v1");
+        assert_eq!(settings.profile, config::ProfileName::Azure);
+        assert_eq!(settings.log.level, "debug");
+
+        let Ok(Command::Serve(arguments)) = parsed("tailwire --listen 0.0.0.0:1") else { panic!() };
+        assert!(arguments.settings([]).unwrap_err().to_string().contains("allow_remote"));
+    }
+
+    #[test]
+    fn demo_and_sim_have_defaults() {
+        let Ok(Command::Demo(demo)) = parsed("tailwire demo --json out.json --no-stream") else { panic!() };
+        assert_eq!((demo.calls, demo.instructions, demo.tools), (40, 8192, 10_240));
+        assert_eq!((demo.result_min, demo.result_max), (1024, 8192));
+        assert_eq!((demo.link.rtt, demo.link.uplink), (Duration::from_millis(40), 20_000_000));
+        assert_eq!(demo.compression, DemoCompression::Both);
+        assert!(demo.no_stream && demo.json.is_some());
+
+        let Ok(Command::Sim(sim)) = parsed("tailwire sim --listen 127.0.0.1:0 --one-in-flight") else {
+            panic!()
+        };
+        assert!(sim.one_in_flight && sim.listen.port() == 0);
+    }
+}

@@ -1,1 +1,123 @@
-//! To be furnished.
+//! Settings: read what was written, resolve what it means.
+//!
+//! Defaults < `proxy.toml` < `TAILWIRE_*` variables < flags. The low form ([`file`]) is what was written and
+//! where; the high form ([`Settings`]) is typed and cannot be wrong; between the two lies all validation.
+//! Never watches a file, never decides what a setting does to a request.
+
+mod choice;
+mod file;
+mod secret;
+mod settings;
+mod values;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use self::file::Written;
+pub use self::{
+    choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
+    file::Place,
+    secret::Secret,
+    settings::{Limits, Log, Settings, Timeouts},
+    values::{parse_duration, parse_rate, parse_size},
+};
+
+/// A setting that cannot be used: where it was written, and what is wrong with it. Never holds a secret's text.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct ConfigError {
+    /// Where the offending text stands.
+    pub place: Place,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+/// Reads and merges every source and resolves the result.
+///
+/// `file` is the file named on the command line; without it `TAILWIRE_CONFIG` names one, and without that
+/// `proxy.toml` in the working directory is read if it is there. `environment` is the process's own, or a test's.
+/// `flags` are (key, text) pairs and win over everything.
+///
+/// # Errors
+/// A file that cannot be read, text that is not TOML, an unknown key or variable, a value of the wrong type or
+/// out of bounds, or values that contradict each other. The caller exits with 78.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &[(&'static str, String)],
+) -> Result<Settings, ConfigError> {
+    let mut from_environment = Written::default();
+    let named = from_environment.read_environment(environment)?;
+    let mut written = Written::default();
+    if let Some(path) = file.map(Path::to_owned).or(named).or_else(local_file) {
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError {
+            place: Place::File(path.clone()),
+            message: format!("cannot be read: {error}"),
+        })?;
+        written.read_file(&path, &text)?;
+    }
+    written.overlay(from_environment);
+    for (key, text) in flags {
+        written.set(key, file::Raw::Bare(text.clone()), Place::CommandLine);
+    }
+    Settings::from_written(&written)
+}
+
+/// Checks the text of one flag by the rules of the setting `key`, so that a bad flag is bad usage (exit 64), and
+/// bad configuration (78) is left for files and variables.
+///
+/// # Errors
+/// What is wrong with the text, without the place.
+pub fn check_flag(key: &'static str, text: &str) -> Result<String, String> {
+    let mut written = Written::default();
+    written.set(key, file::Raw::Bare(text.to_owned()), Place::CommandLine);
+    Settings::resolve(&written).map(|_| text.to_owned()).map_err(|error| error.message)
+}
+
+/// Every setting with its sentence, its bounds, its variable and its default, as TOML: what `tailwire config`
+/// prints and, byte for byte, the shipped `proxy.toml`.
+#[must_use]
+pub fn sample() -> String {
+    let mut text = String::from(HEADER);
+    for section in settings::sections() {
+        text.push('\n');
+        for line in section.doc {
+            text.push_str(&comment(line));
+        }
+        if !section.name.is_empty() {
+            text.push_str(&format!("[{}]\n", section.name));
+        }
+        for row in section.rows {
+            text.push('\n');
+            for line in row.doc {
+                text.push_str(&comment(line));
+            }
+            text.push_str(&format!("# ({}; {})\n", (row.kind)(), row.variable()));
+            text.push_str(&format!("{} = {}\n", row.name(), row.default));
+        }
+    }
+    text
+}
+
+fn comment(doc_line: &str) -> String {
+    format!("#{}\n", doc_line.trim_end())
+}
+
+fn local_file() -> Option<PathBuf> {
+    let path = PathBuf::from("proxy.toml");
+    path.is_file().then_some(path)
+}
+
+const HEADER: &str = "\
+# tailwire's settings: every one of them, at its default. `tailwire config` prints this file.
+#
+# Read from `--config FILE`, else the file TAILWIRE_CONFIG names, else `proxy.toml` in the working directory.
+# Each setting can also be given as the environment variable named beside it (lists separated by commas; an empty
+# variable counts as unset). Flags win over variables, variables over this file, this file over the defaults.
+# Sizes are written with B, KiB, MiB or GiB, times with ms, s, m or h.
+";
+
+#[cfg(test)]
+mod tests;

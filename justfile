@@ -1,0 +1,43 @@
+# `just` lists what there is.
+_list:
+    @just --list --unsorted
+
+# Everything a change must pass before it is sent.
+check: format lint test doc deny
+
+# Formatting is rustfmt's.
+format:
+    cargo fmt --check
+
+# Warnings are errors.
+lint:
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Unit tests, worlds, house rules.
+test *ARGS:
+    cargo test --locked {{ARGS}}
+
+# The documentation builds, and its links lead somewhere.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Licences, bans and sources, by cargo-deny where it is installed (`cargo test` checks the same file).
+deny:
+    @if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+    else echo "cargo-deny is not installed; tests/tidy.rs has checked deny.toml"; fi
+
+# The same agent direct and through tailwire, against a simulated provider: the README's table.
+demo *ARGS:
+    cargo run --locked --release -- demo {{ARGS}}
+
+# The official SDKs, unmodified, through the proxy.
+sdk:
+    bash tests/sdk/run.sh
+
+# Every promise has a mutant that breaks it; each must be caught. Give names to run only some.
+mutants *NAMES:
+    python3 tests/mutants/run.py {{NAMES}}
+
+# Costs of the hot paths.
+bench *ARGS:
+    cargo bench --locked {{ARGS}}

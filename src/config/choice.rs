@@ -1,0 +1,85 @@
+//! The settings that are one word out of a few. Says what the words are, not what the program does about them.
+
+/// An enum, and the word each variant is written as.
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$doc])+ $variant,)+
+        }
+
+        impl $name {
+            pub(super) const WORDS: &[(&'static str, Self)] = &[$(($word, Self::$variant),)+];
+
+            /// The word it is written as.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+    };
+}
+
+choice! {
+    /// Which provider's rules hold upstream.
+    ProfileName {
+        /// Chosen by the upstream's host name.
+        Auto = "auto",
+        /// `OpenAI`: lanes, 60 minutes of age.
+        Openai = "openai",
+        /// Azure's `OpenAI` service.
+        Azure = "azure",
+        /// xAI: 25 minutes of age.
+        Xai = "xai",
+        /// Any other server of the Open Responses specification.
+        OpenResponses = "open-responses",
+        /// The `ChatGPT` backend that Codex uses: one response in flight, `store: false` only.
+        Chatgpt = "chatgpt",
+    }
+}
+
+choice! {
+    /// How turns travel upstream.
+    Mode {
+        /// Over the WebSocket where possible, else plain HTTP.
+        Auto = "auto",
+        /// Always plain HTTP: a pass-through proxy.
+        Http = "http",
+    }
+}
+
+choice! {
+    /// What a client that leaves out old reasoning items gets.
+    Reasoning {
+        /// The turn continues; the provider bills the kept reasoning as input.
+        Keep = "keep",
+        /// The turn is sent in full.
+        Strict = "strict",
+    }
+}
+
+choice! {
+    /// What is offered to the upstream as permessage-deflate.
+    Compression {
+        /// Takeover on both sides while sockets are few, pooled beyond.
+        Auto = "auto",
+        /// No offer.
+        Off = "off",
+        /// A window kept on both sides: fewest bytes, about 375 KB of memory a socket.
+        Takeover = "takeover",
+        /// Our window starts anew with each message and is shared: about 60 KB a socket.
+        Pooled = "pooled",
+    }
+}
+
+choice! {
+    /// How a log line looks.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}

@@ -1,0 +1,275 @@
+//! The high form: every setting, typed, in bounds and resolved. The one table of settings lives here: a row is a
+//! field, its sentence, its default and its reader; `proxy.toml`, the variables' names, the known keys and the
+//! documentation all come from it. To add a setting, add a row.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use hyper::{Uri, header::HeaderName};
+
+use super::{
+    ConfigError,
+    choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
+    file::{Place, Written},
+    secret::Secret,
+    values::{
+        Address, BaseUrl, Count, Files, Filter, Flag, GIB, Headers, KIB, Key, Keys, MIB, OneOf, Size, Span,
+    },
+};
+
+/// One setting, as the sample file and the low form need it.
+pub(super) struct Row {
+    /// Section and name, such as `limits.frame`.
+    pub(super) key: &'static str,
+    /// The default, as TOML.
+    pub(super) default: &'static str,
+    /// The sentences, one line each, with the space that follows `///`.
+    pub(super) doc: &'static [&'static str],
+    /// Describes what can be written here, with the bounds.
+    pub(super) kind: fn() -> String,
+}
+
+impl Row {
+    /// The name within its section.
+    pub(super) fn name(&self) -> &'static str {
+        self.key.rsplit('.').next().unwrap_or(self.key)
+    }
+
+    /// The environment variable: `TAILWIRE_`, then the key in capitals with `_` for the dot.
+    pub(super) fn variable(&self) -> String {
+        format!("TAILWIRE_{}", self.key.replace('.', "_").to_uppercase())
+    }
+}
+
+/// A table of the settings file.
+pub(super) struct Section {
+    /// Empty for the top level.
+    pub(super) name: &'static str,
+    pub(super) doc: &'static [&'static str],
+    pub(super) rows: &'static [Row],
+}
+
+/// Makes a struct of settings, the section's description, and the way from the low form to the struct.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident $title:literal $prefix:literal {
+            $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:tt, $reader:expr;)+
+        }
+        $($(#[doc = $inner_doc:literal])+ $inner:ident: $inner_type:ident,)*
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $($(#[doc = $doc])+ pub $key: $type,)+
+            $($(#[doc = $inner_doc])+ pub $inner: $inner_type,)*
+        }
+
+        impl $name {
+            const SECTION: Section = Section {
+                name: $title,
+                doc: &[$($about),+],
+                rows: &[$(Row {
+                    key: concat!($prefix, stringify!($key)),
+                    default: stringify!($default),
+                    doc: &[$($doc),+],
+                    kind: || $reader.kind(),
+                },)+],
+            };
+
+            /// Reads each setting by itself; the relations between settings are [`Settings::from_written`]'s.
+            pub(super) fn resolve(written: &Written) -> Result<Self, ConfigError> {
+                Ok(Self {
+                    $($key: written.value(
+                        concat!($prefix, stringify!($key)),
+                        stringify!($default),
+                        |raw| $reader.read(raw),
+                    )?,)+
+                    $($inner: $inner_type::resolve(written)?,)*
+                })
+            }
+        }
+    };
+}
+
+section! {
+    /// What tailwire listens on, where it leads, and how turns travel.
+    Settings "" "" {
+        /// Where clients connect; their base URL is `http://` + this + `/v1`. An address that other machines can
+        /// reach is refused unless `allow_remote` says that this is meant.
+        listen: SocketAddr = "127.0.0.1:8484", Address;
+        /// Allows `listen` to be something else than this machine's loopback. Whoever reaches the port can then
+        /// spend what the upstream's keys pay for.
+        allow_remote: bool = false, Flag;
+        /// The provider's base URL, as SDKs take it; a bare origin means `/v1`. Credentials go there and nowhere
+        /// else.
+        upstream: Uri = "https://api.openai.com/v1", BaseUrl;
+        /// The provider's rules: lanes, age of a socket, what it stores. `auto` goes by the upstream's host name;
+        /// a wrong profile costs full sends and refusals, never wrong context.
+        profile: ProfileName = "auto", OneOf(ProfileName::WORDS);
+        /// `auto` sends turns over the WebSocket where it can; `http` makes tailwire a plain pass-through.
+        mode: Mode = "auto", OneOf(Mode::WORDS);
+        /// When a client leaves out reasoning that the provider still holds: `keep` continues, and the provider
+        /// bills that reasoning as input; `strict` sends the turn in full.
+        reasoning: Reasoning = "keep", OneOf(Reasoning::WORDS);
+        /// Whether each proxied turn carries the `x-tailwire` response header, which says how it travelled and
+        /// what it cost in bytes.
+        plan_header: bool = true, Flag;
+        /// permessage-deflate towards the upstream: `auto` keeps a window per socket while sockets are few and
+        /// shares it beyond, `takeover` always keeps it (375 KB a socket), `pooled` always shares it (60 KB),
+        /// `off` offers none.
+        compression: Compression = "auto", OneOf(Compression::WORDS);
+        /// PEM files of authorities trusted besides the platform's own, for an upstream behind a private one.
+        extra_ca_files: Vec<PathBuf> = [], Files;
+        /// Request headers that differ from turn to turn and say nothing about who is asking. Unknown headers
+        /// otherwise belong to the identity, and a change in one starts a new conversation in full.
+        per_turn_headers: Vec<HeaderName> = [], Headers;
+        /// The key put on upstream requests in place of the client's. Given only to clients that present one of
+        /// `client_keys`, or that are plainly on this machine.
+        upstream_key: Option<Secret> = "", Key;
+        /// Keys that clients present to tailwire. With none, a client's own credentials pass through.
+        client_keys: Vec<Secret> = [], Keys;
+    }
+    /// Bounds on memory and numbers.
+    limits: Limits,
+    /// Bounds on waiting.
+    timeouts: Timeouts,
+    /// What is logged.
+    log: Log,
+}
+
+section! {
+    /// Bounds on memory and numbers: nothing here is without one.
+    Limits "limits" "limits." {
+        /// The largest request body, after decoding. A larger one is answered 413.
+        body: usize = "64MiB", Size(KIB, GIB);
+        /// The largest frame sent upstream. A larger turn goes over HTTP.
+        frame: usize = "15MiB", Size(KIB, 16 * MIB);
+        /// A frame above this, and above any the upstream has taken so far, goes on a socket of its own, so that
+        /// a refusal for size ends no other turn.
+        own_socket_frame: usize = "1MiB", Size(KIB, 16 * MIB);
+        /// The largest message from the upstream, decompressed. A larger one ends the socket it came on.
+        message: usize = "64MiB", Size(KIB, GIB);
+        /// How much of one turn's answer may wait for its client. A slower client's turn ends with an error when
+        /// it holds up others.
+        turn_buffer: usize = "16MiB", Size(KIB, GIB);
+        /// The same for all turns together. Beyond it the turn that lags most ends.
+        all_buffers: usize = "256MiB", Size(KIB, 64 * GIB);
+        /// A socket with a turn that lags by more than this takes no new turns until the client has caught up.
+        lag: usize = "1MiB", Size(KIB, GIB);
+        /// The memory of the index of conversations (digests and ids, no content). Beyond it the least recently
+        /// used is forgotten; its next turn goes in full.
+        index: usize = "64MiB", Size(KIB, 64 * GIB);
+        /// Client connections at once. Further ones wait to be accepted.
+        connections: usize = 1024, Count(1, 65_536);
+        /// Upstream sockets at once. Beyond it turns go over HTTP.
+        sockets: usize = 256, Count(1, 65_536);
+        /// Upstream sockets of one credential at once. Beyond it turns go over HTTP.
+        sockets_per_credential: usize = 16, Count(1, 65_536);
+        /// Turns at once. A further one is answered 503 with `retry-after`.
+        turns: usize = 4096, Count(1, 1_048_576);
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A wait that must not be zero.
+const WAIT: Span = Span(Duration::from_millis(1), DAY);
+/// A wait that may be zero, which means none.
+const GRACE: Span = Span(Duration::ZERO, DAY);
+
+section! {
+    /// Bounds on waiting.
+    Timeouts "timeouts" "timeouts." {
+        /// For an upstream connection: name, TCP, TLS and handshake. Beyond it the turn goes over HTTP; an HTTP
+        /// turn is answered 504.
+        connect: Duration = "10s", WAIT;
+        /// For a client's request head. Beyond it the connection is closed.
+        header: Duration = "30s", WAIT;
+        /// Between two pieces of a client's body. Beyond it the request is answered 408.
+        body_idle: Duration = "30s", WAIT;
+        /// For a client's whole body. Beyond it the request is answered 408.
+        body: Duration = "10m", WAIT;
+        /// From the frame to the first event of its turn. Beyond it the socket counts as lost and the turn is
+        /// tried on the next rung.
+        first_event: Duration = "90s", WAIT;
+        /// Between two events of a turn. Beyond it the turn ends with an error. Long, because a model may think
+        /// in silence.
+        silence: Duration = "15m", WAIT;
+        /// Between pings on a socket. Keeps idle ones from being cut by what lies between.
+        ping: Duration = "25s", WAIT;
+        /// For the answer to a ping. Beyond it the socket counts as lost.
+        pong: Duration = "10s", WAIT;
+        /// How long an answer nobody listens to is still read. Beyond it its socket takes no new turns.
+        abandon_grace: Duration = "5s", GRACE;
+        /// For open turns after the signal to stop. Beyond it they are cut.
+        drain: Duration = "30s", GRACE;
+        /// A socket without a turn for this long is closed; its conversations' next turns go in full where the
+        /// provider stores nothing.
+        idle_socket: Duration = "30m", WAIT;
+        /// How long turns stay on HTTP after the upstream said it has no WebSocket there.
+        http_latch: Duration = "10m", WAIT;
+        /// The first wait before another handshake in the background, after one failed. It doubles each time.
+        backoff_min: Duration = "1s", WAIT;
+        /// The longest such wait.
+        backoff_max: Duration = "5m", WAIT;
+    }
+}
+
+section! {
+    /// Logs, on stderr: no keys, no message content.
+    Log "log" "log." {
+        /// How much tailwire's own modules say. Libraries are heard from `warn` up whatever stands here, as
+        /// their finer lines may show headers.
+        level: String = "info", Filter;
+        /// `text` for people, `json` for machines, one object a line.
+        format: LogFormat = "text", OneOf(LogFormat::WORDS);
+    }
+}
+
+/// The sections in the order of the sample file.
+pub(super) fn sections() -> &'static [Section] {
+    &[Settings::SECTION, Limits::SECTION, Timeouts::SECTION, Log::SECTION]
+}
+
+/// Every setting.
+pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
+    sections().iter().flat_map(|section| section.rows)
+}
+
+impl Settings {
+    /// Resolves what was written, and refuses settings that contradict each other.
+    pub(super) fn from_written(written: &Written) -> Result<Self, ConfigError> {
+        let settings = Self::resolve(written)?;
+        let refuse = |place: Place, message: String| Err(ConfigError { place, message });
+        if !settings.listen.ip().is_loopback() && !settings.allow_remote {
+            let address = settings.listen;
+            return refuse(
+                written.place("listen"),
+                format!(
+                    "listen: other machines can reach {address}; if that is meant, set allow_remote = true"
+                ),
+            );
+        }
+        let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+        for (smaller, larger, in_order) in [
+            ("limits.turn_buffer", "limits.all_buffers", limits.turn_buffer <= limits.all_buffers),
+            (
+                "limits.sockets_per_credential",
+                "limits.sockets",
+                limits.sockets_per_credential <= limits.sockets,
+            ),
+            ("timeouts.backoff_min", "timeouts.backoff_max", timeouts.backoff_min <= timeouts.backoff_max),
+        ] {
+            if !in_order {
+                let (place, other) = (written.place(smaller), written.place(larger));
+                return refuse(place, format!("{smaller} is more than {larger} ({other})"));
+            }
+        }
+        Ok(settings)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::from_written(&Written::default()).expect("a test resolves every default")
+    }
+}

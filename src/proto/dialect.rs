@@ -1,0 +1,4 @@
+//! The REST dialects clients speak: how the provider's events become their stream or their JSON body.
+
+pub mod responses;
+pub mod setup;

@@ -1,0 +1,203 @@
+//! The set-up events that SDK stream helpers insist on and a sparse socket may leave out (protocol §1.16, §2.2): what must
+//! come before an event that did not.
+//!
+//! Knows the order of events, nothing of their numbers or of how they are written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::proto::wire::event::{Event, EventKind};
+use crate::proto::wire::json;
+
+/// Something to write before an event.
+#[derive(Debug)]
+pub enum Supplied {
+    /// An event the socket left out: its name and its members without `type` and `sequence_number`.
+    Event {
+        /// Its `type`.
+        name: &'static str,
+        /// Its other members, as JSON without braces.
+        members: String,
+    },
+    /// An event that came too early to be shown, now due.
+    Held(Event),
+}
+
+/// What has been shown so far.
+#[derive(Debug, Default)]
+pub struct Setup {
+    created: Option<String>,
+    in_progress: bool,
+    items: BTreeSet<u64>,
+    finished: BTreeSet<u64>,
+    parts: BTreeSet<(u64, u64)>,
+    /// Deltas of calls whose name is not known yet, by output index.
+    held: BTreeMap<u64, Vec<Event>>,
+}
+
+impl Setup {
+    /// What must be written before `event`. `output` is the terminal event's, as the client will see it.
+    pub fn before(&mut self, event: &Event, output: Option<&str>) -> Vec<Supplied> {
+        let mut supplied = Vec::new();
+        match event.kind() {
+            EventKind::Created => self.created = Some(event.value("response").unwrap_or("{}").to_owned()),
+            EventKind::InProgress => {
+                self.create(event, &mut supplied);
+                self.in_progress |= event.name() == "response.in_progress";
+            }
+            EventKind::Content | EventKind::ItemDone => {
+                self.progress(&mut supplied);
+                self.content(event, &mut supplied);
+            }
+            EventKind::Completed | EventKind::Ended => {
+                self.create(event, &mut supplied);
+                self.progress(&mut supplied);
+                self.leftovers(output.unwrap_or("[]"), &mut supplied);
+            }
+            EventKind::Error | EventKind::Aside => {}
+        }
+        supplied
+    }
+
+    /// True if the event must wait until its item is known; it is kept and comes back from [`Self::before`].
+    pub fn holds(&mut self, event: &Event) -> bool {
+        let Some(index) = event.number("output_index").filter(|_| event.kind() == EventKind::Content) else {
+            return false;
+        };
+        let hold = !self.items.contains(&index) && event.name() != "response.output_item.added";
+        if hold {
+            self.held.entry(index).or_default().push(event.clone());
+        }
+        hold
+    }
+
+    fn create(&mut self, event: &Event, supplied: &mut Vec<Supplied>) {
+        if self.created.is_none() {
+            let response = event.value("response").unwrap_or("{}").to_owned();
+            let started =
+                with(&response, &[("status", "\"in_progress\""), ("output", "[]"), ("usage", "null")]);
+            supplied.push(Supplied::Event {
+                name: "response.created",
+                members: format!(r#""response":{started}"#),
+            });
+            self.created = Some(started);
+        }
+    }
+
+    fn progress(&mut self, supplied: &mut Vec<Supplied>) {
+        if let (false, Some(response)) = (self.in_progress, &self.created) {
+            let members = format!(r#""response":{response}"#);
+            supplied.push(Supplied::Event { name: "response.in_progress", members });
+            self.in_progress = true;
+        }
+    }
+
+    fn content(&mut self, event: &Event, supplied: &mut Vec<Supplied>) {
+        let Some(index) = event.number("output_index") else { return };
+        match event.name() {
+            "response.output_item.added" => {
+                self.items.insert(index);
+                return;
+            }
+            "response.output_item.done" => {
+                self.add(index, event.value("item"), supplied);
+                self.finished.insert(index);
+                return;
+            }
+            _ => {}
+        }
+        if !self.items.contains(&index) {
+            let Some(item) = skeleton(event) else { return };
+            self.items.insert(index);
+            supplied.push(added(index, &item));
+        }
+        let Some(part) = event.number("content_index") else { return };
+        if self.parts.insert((index, part))
+            && let Some(empty) = empty_part(event.name())
+        {
+            let id = event.value("item_id").unwrap_or("\"\"");
+            let members =
+                format!(r#""item_id":{id},"output_index":{index},"content_index":{part},"part":{empty}"#);
+            supplied.push(Supplied::Event { name: "response.content_part.added", members });
+        }
+    }
+
+    /// Announces a finished item that was not, then lets what was held for it go.
+    fn add(&mut self, index: u64, item: Option<&str>, supplied: &mut Vec<Supplied>) {
+        if !self.items.insert(index) {
+            return;
+        }
+        let Some(item) = item else { return };
+        let blank = [
+            ("status", "\"in_progress\""),
+            ("content", "[]"),
+            ("arguments", "\"\""),
+            ("input", "\"\""),
+            ("summary", "[]"),
+        ];
+        supplied.push(added(index, &with(item, &blank)));
+        supplied.extend(self.held.remove(&index).into_iter().flatten().map(Supplied::Held));
+    }
+
+    /// Items of the output that no event spoke of.
+    fn leftovers(&mut self, output: &str, supplied: &mut Vec<Supplied>) {
+        for (index, span) in (0u64..).zip(json::elements(output).unwrap_or_default()) {
+            let item = &output[span];
+            self.add(index, Some(item), supplied);
+            if self.finished.insert(index) {
+                let members = format!(r#""output_index":{index},"item":{item}"#);
+                supplied.push(Supplied::Event { name: "response.output_item.done", members });
+            }
+        }
+    }
+}
+
+fn added(index: u64, item: &str) -> Supplied {
+    let members = format!(r#""output_index":{index},"item":{item}"#);
+    Supplied::Event { name: "response.output_item.added", members }
+}
+
+/// The item an event belongs to, as far as the event tells; calls cannot be told without their name.
+fn skeleton(event: &Event) -> Option<String> {
+    let id = event.value("item_id")?;
+    let name = event.name().strip_prefix("response.")?;
+    if name.starts_with("content_part.") || name.starts_with("output_text.") || name.starts_with("refusal.") {
+        return Some(format!(
+            r#"{{"id":{id},"type":"message","status":"in_progress","role":"assistant","content":[]}}"#
+        ));
+    }
+    name.starts_with("reasoning_").then(|| format!(r#"{{"id":{id},"type":"reasoning","summary":[]}}"#))
+}
+
+/// The part a delta belongs to; `None` for the event that announces it itself, or for one that needs none.
+fn empty_part(name: &str) -> Option<&'static str> {
+    match name {
+        "response.output_text.delta"
+        | "response.output_text.done"
+        | "response.output_text.annotation.added" => {
+            Some(r#"{"type":"output_text","text":"","annotations":[],"logprobs":[]}"#)
+        }
+        "response.refusal.delta" | "response.refusal.done" => Some(r#"{"type":"refusal","refusal":""}"#),
+        "response.reasoning_text.delta" | "response.reasoning_text.done" => {
+            Some(r#"{"type":"reasoning_text","text":""}"#)
+        }
+        _ => None,
+    }
+}
+
+/// An object with some members, where it has them, replaced.
+fn with(object: &str, replaced: &[(&str, &str)]) -> String {
+    let members = json::members(object).unwrap_or_default();
+    let mut out = String::from("{");
+    for (n, member) in members.iter().enumerate() {
+        let value = replaced
+            .iter()
+            .find(|(key, _)| *key == &*member.key)
+            .map_or(&object[member.value.clone()], |r| r.1);
+        out.push_str(if n > 0 { "," } else { "" });
+        out.push_str(&serde_json::to_string(&*member.key).unwrap_or_default());
+        out.push(':');
+        out.push_str(value);
+    }
+    out.push('}');
+    out
+}

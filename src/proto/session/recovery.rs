@@ -1,0 +1,146 @@
+//! The ladder: what a fault leads to, given how far the turn had come. One function, one table (decisions 4).
+//!
+//! delta → full, same socket → full, new socket → HTTP with the client's bytes → error. Each at most once; nothing
+//! after the first byte has gone down.
+
+use crate::proto::fault::Fault;
+use crate::proto::wire::event::ErrorClass;
+
+/// The next try, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// The whole history on the same socket.
+    FullSame,
+    /// The whole history on a new socket.
+    FullNew,
+    /// The client's own bytes over HTTP.
+    Http,
+    /// No further try: the client hears of the fault.
+    Fail,
+}
+
+/// How far a turn had come when the fault struck.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last try continued an earlier response.
+    pub delta: bool,
+    /// Its frame may have reached the provider.
+    pub sent: bool,
+    /// A byte has gone down to the client.
+    pub relayed: bool,
+    /// The turn has hosted tools that act, or names the response to continue itself: never run twice.
+    pub once: bool,
+    /// A resend on the same socket was tried.
+    pub tried_same: bool,
+    /// A resend on a new socket was tried.
+    pub tried_new: bool,
+    /// A frame whose fate is unknown was already sent again.
+    pub rerun: bool,
+}
+
+/// The next rung.
+pub fn next(fault: &Fault, progress: Progress) -> Rung {
+    if progress.relayed {
+        return Rung::Fail;
+    }
+    match fault {
+        Fault::Provider(error) => match error.class {
+            ErrorClass::NotFound if progress.delta && !progress.tried_same => Rung::FullSame,
+            // Refused before it was run: safe whatever the turn does.
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Rung::Http,
+            ErrorClass::NotFound | ErrorClass::Answer => Rung::Fail,
+        },
+        Fault::Connect | Fault::TooBig => Rung::Http,
+        Fault::SocketLost(_) | Fault::Silent | Fault::Desynchronised => lost(progress),
+        Fault::SlowReader | Fault::ShuttingDown => Rung::Fail,
+    }
+}
+
+/// The socket went away under the turn. Not sent: no harm in trying again. Sent: once, as every SDK would itself.
+fn lost(progress: Progress) -> Rung {
+    if progress.sent && (progress.once || progress.rerun) {
+        return Rung::Fail;
+    }
+    if progress.tried_new { Rung::Http } else { Rung::FullNew }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::wire::event::ProviderError;
+
+    fn provider(class: ErrorClass) -> Fault {
+        Fault::Provider(Box::new(ProviderError {
+            status: 400,
+            code: String::new(),
+            class,
+            body: String::new(),
+            headers: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn the_table() {
+        let start = Progress { delta: true, sent: true, ..Progress::default() };
+        let relayed = Progress { relayed: true, ..start };
+        let once = Progress { once: true, ..start };
+        let unsent = Progress { sent: false, once: true, ..start };
+        let rerun = Progress { rerun: true, tried_new: true, ..start };
+        for (fault, progress, rung) in [
+            (provider(ErrorClass::NotFound), start, Rung::FullSame),
+            (provider(ErrorClass::NotFound), Progress { tried_same: true, ..start }, Rung::Fail),
+            (provider(ErrorClass::NotFound), Progress { delta: false, ..start }, Rung::Fail),
+            (provider(ErrorClass::ConnectionLimit), once, Rung::FullNew),
+            (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
+            (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
+            (provider(ErrorClass::Answer), start, Rung::Fail),
+            (Fault::Connect, once, Rung::Http),
+            (Fault::TooBig, once, Rung::Http),
+            (Fault::SocketLost(None), start, Rung::FullNew),
+            (Fault::SocketLost(Some(1006)), once, Rung::Fail),
+            (Fault::SocketLost(None), unsent, Rung::FullNew),
+            (Fault::SocketLost(None), rerun, Rung::Fail),
+            (Fault::SocketLost(None), Progress { sent: false, ..rerun }, Rung::Http),
+            (Fault::Silent, start, Rung::FullNew),
+            (Fault::Desynchronised, start, Rung::FullNew),
+            (Fault::SlowReader, start, Rung::Fail),
+            (Fault::ShuttingDown, start, Rung::Fail),
+            (Fault::SocketLost(None), relayed, Rung::Fail),
+            (Fault::Connect, relayed, Rung::Fail),
+        ] {
+            assert_eq!(next(&fault, progress), rung, "{} {progress:?}", fault.name());
+        }
+    }
+
+    #[test]
+    fn the_ladder_always_ends() {
+        let faults = [
+            provider(ErrorClass::NotFound),
+            provider(ErrorClass::ConnectionLimit),
+            Fault::SocketLost(None),
+            Fault::Silent,
+        ];
+        // Any sequence of faults, each after a frame was sent: at most three tries on the wire.
+        for a in &faults {
+            for b in &faults {
+                for c in &faults {
+                    let mut progress = Progress { delta: true, sent: true, ..Progress::default() };
+                    let mut rungs = Vec::new();
+                    for fault in [a, b, c] {
+                        let rung = next(fault, progress);
+                        rungs.push(rung);
+                        progress.delta = false;
+                        match rung {
+                            Rung::FullSame => progress.tried_same = true,
+                            Rung::FullNew => progress.tried_new = true,
+                            Rung::Http | Rung::Fail => break,
+                        }
+                        progress.rerun |= !matches!(fault, Fault::Provider(_));
+                    }
+                    assert!(matches!(rungs.last(), Some(Rung::Http | Rung::Fail)), "{rungs:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a response said, as the client will repeat it, and whether it did (`clients.md` A.4, rules 1–8).
+//!
+//! Compared as a set: clients reorder a message and its calls. Decides nothing about sockets.
+
+use crate::proto::digest::{Digest, Key};
+use crate::proto::transcript::plan::Reason;
+use crate::proto::transcript::request::Request;
+use crate::proto::wire::event::{Event, EventKind};
+use crate::proto::wire::item::{self, ModelItem, ReasoningKey};
+use crate::proto::wire::json;
+
+/// One thing a response said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Said {
+    Text { text: Digest, ids: Vec<Digest> },
+    Call { call: Digest, call_id: Digest },
+    Reasoning { keys: Vec<ReasoningKey>, ids: Vec<ReasoningKey>, think: Digest },
+    Other { whole: Digest, ids: Vec<Digest>, call_id: Option<Digest> },
+}
+
+impl Said {
+    fn new(key: &Key, text: &str) -> Option<Self> {
+        Some(match item::model_item(key, text).ok()? {
+            ModelItem::Text { text, id, .. } => Self::Text { text, ids: id.into_iter().collect() },
+            ModelItem::Call { call, call_id } => Self::Call { call, call_id },
+            ModelItem::Reasoning { key, id, think } => {
+                let ids: Vec<_> = id.into_iter().collect();
+                Self::Reasoning { keys: vec![key], ids, think }
+            }
+            ModelItem::Other { whole, id, call_id } => {
+                Self::Other { whole, ids: id.into_iter().collect(), call_id }
+            }
+            // Outputs of hosted tools have an `_output` type of their own: whole, like any unknown item.
+            ModelItem::Output { .. } | ModelItem::Reference { .. } | ModelItem::Foreign => return None,
+        })
+    }
+
+    /// Takes in another copy of the same item; false if it says something else.
+    fn merge(&mut self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Text { text, ids }, Self::Text { text: t, ids: more }) if *text == t => ids.extend(more),
+            (Self::Call { call, .. }, Self::Call { call: c, .. }) if *call == c => {}
+            (Self::Reasoning { keys, ids, .. }, Self::Reasoning { keys: k, ids: more, .. }) => {
+                keys.extend(k);
+                ids.extend(more);
+            }
+            (Self::Other { whole, ids, .. }, Self::Other { whole: w, ids: more, .. }) if *whole == w => {
+                ids.extend(more);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn call_id(&self) -> Option<Digest> {
+        match self {
+            Self::Call { call_id, .. } => Some(*call_id),
+            Self::Other { call_id, .. } => *call_id,
+            Self::Text { .. } | Self::Reasoning { .. } => None,
+        }
+    }
+}
+
+/// The signature of what a response said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Echo {
+    said: Vec<Said>,
+}
+
+/// Reasoning of a response that its echo may still name: all keys of one item.
+pub type Thought = Box<[ReasoningKey]>;
+
+/// How a request repeats a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// Index of the first new item.
+    pub new_from: usize,
+    /// The response's reasoning that no visible item stands for, in order.
+    pub thoughts: Vec<Thought>,
+}
+
+impl Echo {
+    /// Checks that from item `from` on the request repeats this response and then says something new.
+    ///
+    /// # Errors
+    /// The first rule it breaks.
+    pub fn follow(&self, key: &Key, request: &Request, from: usize) -> Result<Followed, Reason> {
+        let mut open: Vec<bool> = vec![true; self.said.len()];
+        let mut at = from;
+        while at < request.items() {
+            match self.take(key, request, at, &mut open)? {
+                true => at += 1,
+                false => break,
+            }
+        }
+        let unsaid =
+            self.said.iter().zip(&open).any(|(said, open)| *open && !matches!(said, Said::Reasoning { .. }));
+        if unsaid {
+            return Err(Reason::EchoMissing);
+        }
+        if at == request.items() {
+            return Err(Reason::NothingNew);
+        }
+        self.answered(key, request, at)?;
+        let thoughts = self.said.iter().zip(&open).filter_map(|(said, open)| match said {
+            Said::Reasoning { keys, ids, .. } if *open => Some(keys.iter().chain(ids).copied().collect()),
+            _ => None,
+        });
+        Ok(Followed { new_from: at, thoughts: thoughts.collect() })
+    }
+
+    /// Takes item `at` as part of the echo: true if it is, false if the new items begin here.
+    fn take(&self, key: &Key, request: &Request, at: usize, open: &mut [bool]) -> Result<bool, Reason> {
+        let view = view(key, request, at)?;
+        let find = |open: &[bool], wanted: &dyn Fn(&Said) -> bool| {
+            self.said.iter().enumerate().position(|(n, said)| open[n] && wanted(said))
+        };
+        let found = match &view {
+            // Which reasoning it is, and whether it may stand here, is checked for the whole request at once.
+            ModelItem::Reasoning { .. } => return Ok(true),
+            ModelItem::Output { .. } | ModelItem::Foreign => return Ok(false),
+            ModelItem::Text { text, think, .. } => {
+                find(open, &|said| matches!(said, Said::Text { text: t, .. } if t == text)).or_else(|| {
+                    find(
+                        open,
+                        &|said| matches!(said, Said::Reasoning { think: t, .. } if *think && t == text),
+                    )
+                })
+            }
+            ModelItem::Call { call, .. } => {
+                find(open, &|said| matches!(said, Said::Call { call: c, .. } if c == call))
+            }
+            ModelItem::Reference { id, key } => find(open, &|said| match said {
+                Said::Text { ids, .. } | Said::Other { ids, .. } => id.is_some_and(|id| ids.contains(&id)),
+                Said::Reasoning { ids, .. } => key.is_some_and(|key| ids.contains(&key)),
+                Said::Call { .. } => false,
+            }),
+            ModelItem::Other { whole, .. } => {
+                let found = find(open, &|said| matches!(said, Said::Other { whole: w, .. } if w == whole));
+                if found.is_none() {
+                    return Ok(false);
+                }
+                found
+            }
+        };
+        let n = found.ok_or(Reason::EchoChanged)?;
+        open[n] = false;
+        Ok(true)
+    }
+
+    /// The new items hold nothing in the model's name, and an output for every call of the response.
+    fn answered(&self, key: &Key, request: &Request, from: usize) -> Result<(), Reason> {
+        let mut outputs = Vec::new();
+        for at in from..request.items() {
+            match view(key, request, at)? {
+                ModelItem::Output { call_id } => outputs.extend(call_id),
+                ModelItem::Foreign | ModelItem::Other { call_id: None, .. } => {}
+                ModelItem::Reasoning { .. } => return Err(Reason::ReasoningAdded),
+                ModelItem::Text { .. }
+                | ModelItem::Call { .. }
+                | ModelItem::Reference { .. }
+                | ModelItem::Other { call_id: Some(_), .. } => return Err(Reason::EchoChanged),
+            }
+        }
+        let unanswered = self.said.iter().filter_map(Said::call_id).any(|call| !outputs.contains(&call));
+        if unanswered { Err(Reason::CallUnanswered) } else { Ok(()) }
+    }
+
+    /// Bytes it weighs in a cache.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.said.len() * (size_of::<Said>() + 96)
+    }
+}
+
+fn view(key: &Key, request: &Request, at: usize) -> Result<ModelItem, Reason> {
+    let text = request.item(at).ok_or(Reason::Undigestable)?;
+    item::model_item(key, text).map_err(|_| Reason::Undigestable)
+}
+
+/// Collects what a response says while it streams.
+#[derive(Debug, Default)]
+pub struct Listener {
+    /// `output_item.done`, by output index.
+    done: Vec<(u64, Said)>,
+    unreadable: bool,
+}
+
+impl Listener {
+    /// Takes the next event of the response.
+    pub fn hear(&mut self, key: &Key, event: &Event) {
+        if event.kind() != EventKind::ItemDone {
+            return;
+        }
+        let said = event.value("item").and_then(|item| Said::new(key, item));
+        match (said, event.number("output_index")) {
+            (Some(said), Some(index)) => self.done.push((index, said)),
+            _ => self.unreadable = true,
+        }
+    }
+
+    /// The signature, once the terminal event's `output` is known (protocol §1.16: it may be empty).
+    ///
+    /// `None` if the two accounts of the output differ: then we do not know what the client will repeat (F19).
+    pub fn finish(mut self, key: &Key, output: Option<&str>) -> Option<Echo> {
+        if self.unreadable {
+            return None;
+        }
+        self.done.sort_by_key(|(index, _)| *index);
+        let mut said: Vec<Said> = self.done.into_iter().map(|(_, said)| said).collect();
+        let output = output.unwrap_or("[]");
+        let mut last = Vec::new();
+        for span in json::elements(output).ok()? {
+            last.push(Said::new(key, &output[span])?);
+        }
+        if last.is_empty() {
+            return Some(Echo { said });
+        }
+        if said.is_empty() {
+            return Some(Echo { said: last });
+        }
+        let agree =
+            said.len() == last.len() && said.iter_mut().zip(last).all(|(said, last)| said.merge(last));
+        agree.then_some(Echo { said })
+    }
+}

@@ -1,0 +1,140 @@
+//! The names of the three plans and of every reason why a turn was not a delta. People read them in `x-tailwire`.
+
+use std::fmt;
+
+/// Whether the model sees exactly what the client sent, or also reasoning of its own that the client dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grade {
+    /// Exactly what the client sent.
+    Exact,
+    /// Everything visible is the same; upstream also keeps reasoning that the client left out (billed as input).
+    Visible,
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Visible => "visible",
+        })
+    }
+}
+
+/// Why a turn is not a delta, or goes over plain HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Reason {
+    // ---- full: over the socket, with the whole history
+    /// No conversation that starts like this is known.
+    FirstTurn,
+    /// The conversation is known, but its history was edited, cut or rewritten.
+    HistoryChanged,
+    /// Something the model said is missing from the history.
+    EchoMissing,
+    /// The history has something in the model's name that the model did not say so.
+    EchoChanged,
+    /// A call of the model has no output among the new items.
+    CallUnanswered,
+    /// The history has reasoning that the response did not contain.
+    ReasoningAdded,
+    /// Reasoning was dropped, and `reasoning = "strict"`.
+    ReasoningDropped,
+    /// A top-level field we do not know changed.
+    FieldChanged,
+    /// Nothing new follows the known history.
+    NothingNew,
+    /// The history cannot be digested: a key named twice, or nesting beyond 128.
+    Undigestable,
+    /// The socket that held the history is gone.
+    SocketLost,
+    /// The socket that held the history is too old for new turns.
+    SocketAged,
+    /// Another turn of this conversation took the place this one continues.
+    LaneAdvanced,
+    /// The place this turn continues is busy.
+    LaneBusy,
+    /// One credential with many scopes that differ in this header only (F8).
+    Header(String),
+    /// A step of recovery: the delta was refused.
+    NotFound,
+    /// A step of recovery: the socket was lost under the turn.
+    Recovered,
+    // ---- http: the client's own bytes
+    /// Larger than a frame may be.
+    TooLarge,
+    /// Not a JSON object in UTF-8, or no `input` in it; the provider answers.
+    NotUnderstood,
+    /// A top-level key named twice.
+    DuplicateKey,
+    /// A field with no counterpart on the socket.
+    Field(&'static str),
+    /// The client names a response to continue that we cannot reach on a socket.
+    ClientAnchor,
+    /// `x-tailwire-mode: http`, or the setting.
+    Mode,
+    /// The provider's profile rules this request out.
+    Profile,
+    /// The provider does not serve sockets, or refused one a moment ago.
+    NoSocket,
+    /// Every socket this credential may have is busy.
+    Busy,
+}
+
+impl Reason {
+    /// True for those that send the turn over plain HTTP.
+    pub fn is_http(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge
+                | Self::NotUnderstood
+                | Self::DuplicateKey
+                | Self::Field(_)
+                | Self::ClientAnchor
+                | Self::Mode
+                | Self::Profile
+                | Self::NoSocket
+                | Self::Busy
+        )
+    }
+
+    /// The label counters use: the name without what varies.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::FirstTurn => "first-turn",
+            Self::HistoryChanged => "history-changed",
+            Self::EchoMissing => "echo-missing",
+            Self::EchoChanged => "echo-changed",
+            Self::CallUnanswered => "call-unanswered",
+            Self::ReasoningAdded => "reasoning-added",
+            Self::ReasoningDropped => "reasoning-dropped",
+            Self::FieldChanged => "field-changed",
+            Self::NothingNew => "nothing-new",
+            Self::Undigestable => "undigestable",
+            Self::SocketLost => "socket-lost",
+            Self::SocketAged => "socket-aged",
+            Self::LaneAdvanced => "lane-advanced",
+            Self::LaneBusy => "lane-busy",
+            Self::Header(_) => "header",
+            Self::NotFound => "not-found",
+            Self::Recovered => "recovered",
+            Self::TooLarge => "too-large",
+            Self::NotUnderstood => "not-understood",
+            Self::DuplicateKey => "duplicate-key",
+            Self::Field(_) => "field",
+            Self::ClientAnchor => "client-anchor",
+            Self::Mode => "mode",
+            Self::Profile => "profile",
+            Self::NoSocket => "no-socket",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Field(name) => write!(f, "field:{name}"),
+            other => f.write_str(other.label()),
+        }
+    }
+}

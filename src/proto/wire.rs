@@ -1,0 +1,8 @@
+//! What goes over the wires, as bytes and spans of bytes: JSON, items, frames out, events in, SSE.
+//!
+//! Knows nothing of conversations, sockets or plans.
+
+pub mod event;
+pub mod item;
+pub mod json;
+pub mod sse;

@@ -1,0 +1,412 @@
+//! Server events in: what a frame is and whose, found from its top-level members alone; the text is kept as it came.
+//!
+//! Frames are text with one JSON object each (OpenAI WebSocket guide, 2026-08). Does not know which lanes exist or
+//! what any of them is waiting for.
+
+use bytes::Bytes;
+
+use crate::proto::id::LaneId;
+use crate::proto::wire::json::{self, JsonError, Member};
+
+/// What a frame means to the life of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// `response.created`.
+    Created,
+    /// `response.in_progress` or `response.queued`.
+    InProgress,
+    /// `response.completed`: the one ending that can be continued.
+    Completed,
+    /// `response.incomplete`, `response.failed` or `response.cancelled`: an ending that cannot.
+    Ended,
+    /// An `error` frame, nested or flat: ends its request.
+    Error,
+    /// `response.output_item.done`.
+    ItemDone,
+    /// Any other `response.*` event, known to us or not.
+    Content,
+    /// Not part of a REST stream: provider-internal prefixes, socket-only families. Dropped wherever it comes.
+    Aside,
+}
+
+impl EventKind {
+    /// True if nothing more of this response follows.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Ended | Self::Error)
+    }
+
+    fn of(name: &str) -> Self {
+        match name {
+            "response.created" => Self::Created,
+            "response.in_progress" | "response.queued" => Self::InProgress,
+            "response.completed" => Self::Completed,
+            "response.incomplete" | "response.failed" | "response.cancelled" => Self::Ended,
+            "error" | "response.error" => Self::Error,
+            "response.output_item.done" => Self::ItemDone,
+            // Socket-only or backend-only families (protocol §1.10, §1.13, §1.15, 2026-09).
+            "response.metadata" | "response.done" => Self::Aside,
+            _ if name.starts_with("response.steer.") || name.starts_with("response.inject.") => Self::Aside,
+            _ if name.starts_with("response.") => Self::Content,
+            _ => Self::Aside,
+        }
+    }
+}
+
+/// One server event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    text: Bytes,
+    members: Vec<Member>,
+    kind: EventKind,
+    name: Box<str>,
+}
+
+impl Event {
+    /// Reads a text frame. An object without a `type` but with an `error` counts as an error (xAI, protocol §1.8).
+    pub fn parse(text: Bytes) -> Result<Self, JsonError> {
+        let read = std::str::from_utf8(&text).map_err(|_| JsonError::Syntax)?;
+        let members = json::members(read)?;
+        let name = json::find(&members, "type").and_then(|m| json::string(&read[m.value.clone()]));
+        let name: Box<str> = match name {
+            Some(name) => name.into(),
+            None if json::find(&members, "error").is_some() => "error".into(),
+            None => return Err(JsonError::Syntax),
+        };
+        Ok(Self { kind: EventKind::of(&name), name, members, text })
+    }
+
+    /// What it means.
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    /// Its `type`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole text, as received.
+    pub fn text(&self) -> &str {
+        // Checked in `parse`, the only constructor.
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+
+    /// Its top-level members, in order.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The text of a top-level member; null is absent.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let value = &self.text()[json::find(&self.members, key)?.value.clone()];
+        (value != "null").then_some(value)
+    }
+
+    /// A top-level number, such as `output_index`.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.value(key)?.parse().ok()
+    }
+
+    /// A top-level string.
+    pub fn string(&self, key: &str) -> Option<String> {
+        json::string(self.value(key)?).map(std::borrow::Cow::into_owned)
+    }
+
+    /// The lane it came on; `Err` for a name we never give.
+    pub fn lane(&self) -> Result<LaneId, JsonError> {
+        let Some(name) = self.value("stream_id") else { return Ok(LaneId::Default) };
+        LaneId::parse(json::string(name).as_deref()).ok_or(JsonError::Syntax)
+    }
+
+    /// The id of the response a lifecycle event carries.
+    pub fn response_id(&self) -> Option<String> {
+        let response = self.value("response")?;
+        let members = json::members(response).ok()?;
+        json::string(&response[json::find(&members, "id")?.value.clone()]).map(std::borrow::Cow::into_owned)
+    }
+
+    /// Bytes it weighs in a queue.
+    pub fn weight(&self) -> usize {
+        self.text.len() + self.members.len() * 48 + 64
+    }
+}
+
+/// What an `error` frame, or a failed response's `error`, says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderError {
+    /// The HTTP status it names, or the one its code stands for.
+    pub status: u16,
+    /// `error.code`, else `error.type` (protocol §1.8: the code may be missing).
+    pub code: String,
+    /// What it means for the ladder.
+    pub class: ErrorClass,
+    /// The body REST would have carried: `{"error":{…}}`.
+    pub body: String,
+    /// `retry-after` and rate-limit headers, where the frame had them.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What an error means for the next rung.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The `previous_response_id` is not known there, under whatever name (F22, F23).
+    NotFound,
+    /// The socket is too old for new turns.
+    ConnectionLimit,
+    /// Lanes are not served, or no more of them.
+    LaneRefused,
+    /// The provider's answer to this request.
+    Answer,
+}
+
+impl ProviderError {
+    /// Reads an `error` event in any known shape: nested, flat, `status_code`, headers inside or outside.
+    pub fn of_event(event: &Event) -> Self {
+        let object = event.value("error").filter(|value| value.starts_with('{'));
+        let status = event.number("status").or_else(|| event.number("status_code"));
+        let headers = event.value("headers").or_else(|| object.and_then(|object| member(object, "headers")));
+        Self::new(object.unwrap_or_else(|| event.text()), status, headers)
+    }
+
+    /// Reads the `error` of a failed response, if it has one.
+    pub fn of_response(event: &Event) -> Option<Self> {
+        let error = member(event.value("response")?, "error").filter(|value| value.starts_with('{'))?;
+        Some(Self::new(error, None, None))
+    }
+
+    fn new(object: &str, status: Option<u64>, headers: Option<&str>) -> Self {
+        let text = |key: &str| member(object, key).and_then(json::string).unwrap_or_default().into_owned();
+        let (code, message) = (text("code"), text("message"));
+        let kind = if object_is_event(object) { String::new() } else { text("type") };
+        let class = class(&code, &message);
+        let named = if code.is_empty() { &kind } else { &code };
+        let status = status.and_then(|status| u16::try_from(status).ok()).filter(|s| (400..600).contains(s));
+        Self {
+            status: status.unwrap_or_else(|| status_of(named, &kind)),
+            code: named.clone(),
+            class,
+            body: rest_body(object, &message, &kind),
+            headers: headers.map(rest_headers).unwrap_or_default(),
+        }
+    }
+}
+
+fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
+    let members = json::members(object).ok()?;
+    let value = &object[json::find(&members, key)?.value.clone()];
+    (value != "null").then_some(value)
+}
+
+/// The flat form is the event itself: its `type` is the event's, not the error's.
+fn object_is_event(object: &str) -> bool {
+    member(object, "type").and_then(json::string).is_some_and(|kind| EventKind::of(&kind) == EventKind::Error)
+}
+
+fn class(code: &str, message: &str) -> ErrorClass {
+    match code {
+        "previous_response_not_found" => return ErrorClass::NotFound,
+        "websocket_connection_limit_reached" => return ErrorClass::ConnectionLimit,
+        "websocket_stream_limit_reached" | "invalid_stream_id" => return ErrorClass::LaneRefused,
+        _ => {}
+    }
+    let lower = message.to_ascii_lowercase();
+    let unnamed = code.is_empty() || code == "invalid_request_error";
+    let gone = lower.contains("previous_response_id") && lower.contains("invalid")
+        || lower.starts_with("previous response with id")
+        || lower.starts_with("response with id") && lower.contains("not found");
+    if unnamed && gone {
+        ErrorClass::NotFound
+    } else if lower.contains("stream_id") && (lower.contains("unsupported") || lower.contains("unknown")) {
+        ErrorClass::LaneRefused
+    } else {
+        ErrorClass::Answer
+    }
+}
+
+/// The status REST would have had, where the frame names none (protocol §2.4).
+fn status_of(code: &str, kind: &str) -> u16 {
+    match code {
+        "server_is_overloaded" | "slow_down" => 503,
+        "server_error" | "internal_error" => 500,
+        "insufficient_quota" | "usage_limit_reached" | "usage_not_included" => 429,
+        _ if code.starts_with("rate_limit") => 429,
+        "invalid_api_key" | "authentication_error" => 401,
+        "model_not_found" | "not_found_error" => 404,
+        _ if kind.is_empty() || kind == "invalid_request_error" => 400,
+        _ => 500,
+    }
+}
+
+/// `{"error":{…}}` with the four keys SDKs read and whatever else the provider said about it.
+fn rest_body(object: &str, message: &str, kind: &str) -> String {
+    let members = json::members(object).unwrap_or_default();
+    let raw = |key: &str| json::find(&members, key).map_or("null", |member| &object[member.value.clone()]);
+    let kind = if kind.is_empty() { "\"invalid_request_error\"" } else { raw("type") };
+    let message = if message.is_empty() { "\"The provider reported an error.\"" } else { raw("message") };
+    let mut body = format!(
+        r#"{{"error":{{"message":{message},"type":{kind},"param":{},"code":{}"#,
+        raw("param"),
+        raw("code")
+    );
+    const SHOWN: [&str; 10] = [
+        "message",
+        "type",
+        "param",
+        "code",
+        "headers",
+        "sequence_number",
+        "stream_id",
+        "status",
+        "status_code",
+        "error",
+    ];
+    for extra in members.iter().filter(|member| !SHOWN.contains(&&*member.key)) {
+        let key = serde_json::to_string(&*extra.key).unwrap_or_default();
+        body.push_str(&format!(",{key}:{}", &object[extra.value.clone()]));
+    }
+    body.push_str("}}");
+    body
+}
+
+/// Only what REST clients act on: retry and rate-limit headers, whatever JSON type their values have.
+fn rest_headers(object: &str) -> Vec<(String, String)> {
+    let members = json::members(object).unwrap_or_default();
+    let wanted = |key: &str| {
+        key.starts_with("retry-after") || key.starts_with("x-ratelimit-") || key.starts_with("x-codex-")
+    };
+    members
+        .iter()
+        .map(|member| (member.key.to_ascii_lowercase(), &object[member.value.clone()]))
+        .filter(|(key, value)| wanted(key) && *value != "null")
+        .map(|(key, value)| {
+            (key, json::string(value).map_or_else(|| value.to_owned(), std::borrow::Cow::into_owned))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(text: &str) -> Event {
+        Event::parse(Bytes::copy_from_slice(text.as_bytes())).expect(text)
+    }
+
+    #[test]
+    fn kinds_by_name() {
+        for (name, kind) in [
+            ("response.created", EventKind::Created),
+            ("response.queued", EventKind::InProgress),
+            ("response.completed", EventKind::Completed),
+            ("response.incomplete", EventKind::Ended),
+            ("response.failed", EventKind::Ended),
+            ("error", EventKind::Error),
+            ("response.output_text.delta", EventKind::Content),
+            ("response.never_heard_of", EventKind::Content),
+            ("response.metadata", EventKind::Aside),
+            ("response.steer.accepted", EventKind::Aside),
+            ("codex.rate_limits", EventKind::Aside),
+            ("responsesapi.websocket_timing", EventKind::Aside),
+        ] {
+            assert_eq!(event(&format!(r#"{{"type":"{name}"}}"#)).kind(), kind, "{name}");
+        }
+        assert!(Event::parse(Bytes::from_static(b"{}")).is_err());
+        assert!(Event::parse(Bytes::from_static(b"[1]")).is_err());
+        assert!(Event::parse(Bytes::from_static(b"\xff")).is_err());
+    }
+
+    #[test]
+    fn lanes_by_name() {
+        assert_eq!(event(r#"{"type":"x"}"#).lane(), Ok(LaneId::Default));
+        assert_eq!(event(r#"{"stream_id":"tw3","type":"x"}"#).lane(), Ok(LaneId::Named(3)));
+        assert!(event(r#"{"stream_id":"agent","type":"x"}"#).lane().is_err());
+    }
+
+    #[test]
+    fn errors_in_every_known_shape() {
+        use ErrorClass::{Answer, ConnectionLimit, LaneRefused, NotFound};
+        for (text, status, class) in [
+            (
+                r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"m"}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","message":"Invalid `previous_response_id`."}}"#,
+                400,
+                NotFound,
+            ),
+            (
+                r#"{"type":"error","code":"previous_response_not_found","message":"gone","sequence_number":2}"#,
+                400,
+                NotFound,
+            ),
+            (r#"{"error":{"message":"Response with id=abc not found"}}"#, 400, NotFound),
+            (
+                r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#,
+                400,
+                ConnectionLimit,
+            ),
+            (
+                r#"{"type":"error","status":400,"error":{"code":"invalid_stream_id","param":"stream_id","message":"m"}}"#,
+                400,
+                LaneRefused,
+            ),
+            (
+                r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
+                400,
+                LaneRefused,
+            ),
+            (
+                r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,
+                429,
+                Answer,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"server_error","code":"server_is_overloaded","message":"m"}}"#,
+                503,
+                Answer,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"tokens","code":"rate_limit_exceeded","message":"m","headers":{"retry-after-ms":"250"}}}"#,
+                429,
+                Answer,
+            ),
+        ] {
+            let error = ProviderError::of_event(&event(text));
+            assert_eq!((error.status, error.class), (status, class), "{text}");
+            let body: serde_json::Value = serde_json::from_str(&error.body).expect("a body");
+            assert!(
+                body["error"]["message"].is_string() && body["error"]["type"].is_string(),
+                "{}",
+                error.body
+            );
+        }
+    }
+
+    #[test]
+    fn headers_and_extras_survive_and_the_envelope_does_not() {
+        let error = ProviderError::of_event(&event(
+            r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","resets_at":5},"headers":{"Retry-After":3,"set-cookie":"x"}}"#,
+        ));
+        assert_eq!(error.headers, [("retry-after".to_owned(), "3".to_owned())]);
+        assert_eq!(
+            error.body,
+            r#"{"error":{"message":"m","type":"usage_limit_reached","param":null,"code":null,"resets_at":5}}"#
+        );
+    }
+
+    #[test]
+    fn a_failed_response_may_hide_a_not_found() {
+        let failed = event(
+            r#"{"type":"response.failed","response":{"id":"r","error":{"code":"previous_response_not_found","message":"m"}}}"#,
+        );
+        assert_eq!(ProviderError::of_response(&failed).map(|error| error.class), Some(ErrorClass::NotFound));
+        assert_eq!(failed.response_id().as_deref(), Some("r"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The queue between a socket and the reader of one turn, bounded in bytes. The socket never waits for a reader: it is
+//! told how far behind the reader is, and decides.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::proto::fault::Fault;
+use crate::proto::wire::event::Event;
+
+/// What a reader finds.
+#[derive(Debug)]
+pub enum Message {
+    /// An event of its response.
+    Event(Event),
+    /// The try is over.
+    Fault(Fault),
+}
+
+/// How far behind a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// Not noticeably.
+    Fine,
+    /// More than the lag limit: its socket should take no new turns.
+    Lagging,
+    /// At the bound: nothing more may be queued for it.
+    Full,
+}
+
+/// Limits of one queue, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Above this the reader lags.
+    pub lag: usize,
+    /// Above this its queue is full.
+    pub turn: usize,
+    /// Above this, summed over all turns, every queue is full.
+    pub all: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Message>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    filled: Notify,
+    relief: Arc<Notify>,
+    bounds: Bounds,
+    all: Arc<AtomicUsize>,
+    /// Bytes of the turn's frame on the wire; 0 until it was sent.
+    wire: AtomicU64,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Held for a push or a pop, never across an await; a panic elsewhere leaves the queue whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let left = self.state().bytes;
+        self.all.fetch_sub(left, Ordering::Relaxed);
+    }
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub struct Inbox(Arc<Shared>);
+
+/// The socket's end.
+#[derive(Debug)]
+pub struct Outlet(Arc<Shared>);
+
+/// A queue. `relief` is notified when a lagging reader has caught up; `all` counts the bytes of all queues.
+pub fn queue(bounds: Bounds, all: Arc<AtomicUsize>, relief: Arc<Notify>) -> (Outlet, Inbox) {
+    let shared = Shared {
+        state: Mutex::default(),
+        filled: Notify::new(),
+        relief,
+        bounds,
+        all,
+        wire: AtomicU64::new(0),
+    };
+    let shared = Arc::new(shared);
+    (Outlet(shared.clone()), Inbox(shared))
+}
+
+impl Outlet {
+    /// Queues an event and says how the reader is doing. At [`Backlog::Full`] no further event should be pushed.
+    pub fn push(&self, event: Event) -> Backlog {
+        let weight = event.weight();
+        self.0.all.fetch_add(weight, Ordering::Relaxed);
+        let mut state = self.0.state();
+        state.bytes += weight;
+        state.queue.push_back(Message::Event(event));
+        drop(state);
+        self.0.filled.notify_one();
+        self.backlog()
+    }
+
+    /// How far behind the reader is now.
+    pub fn backlog(&self) -> Backlog {
+        let bytes = self.0.state().bytes;
+        let Bounds { lag, turn, all } = self.0.bounds;
+        if bytes > turn || (bytes > lag && self.0.all.load(Ordering::Relaxed) > all) {
+            Backlog::Full
+        } else if bytes > lag {
+            Backlog::Lagging
+        } else {
+            Backlog::Fine
+        }
+    }
+
+    /// Ends the try. A reader that lags too far loses what it has not read.
+    pub fn fail(self, fault: Fault) {
+        let mut state = self.0.state();
+        if fault == Fault::SlowReader {
+            self.0.all.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
+            state.queue.clear();
+        }
+        state.queue.push_back(Message::Fault(fault));
+        drop(state);
+        self.0.filled.notify_one();
+    }
+
+    /// Notes what the turn's frame weighed on the wire.
+    pub fn sent(&self, wire: u64) {
+        self.0.wire.store(wire.max(1), Ordering::Relaxed);
+    }
+
+    /// True once nobody will read.
+    pub fn is_orphaned(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl Inbox {
+    /// The next message. Cancel-safe.
+    pub async fn next(&mut self) -> Message {
+        loop {
+            if let Some(message) = self.try_next() {
+                return message;
+            }
+            self.0.filled.notified().await;
+        }
+    }
+
+    /// The next message if there is one already.
+    pub fn try_next(&mut self) -> Option<Message> {
+        let mut state = self.0.state();
+        let message = state.queue.pop_front()?;
+        if let Message::Event(event) = &message {
+            let before = state.bytes;
+            state.bytes = state.bytes.saturating_sub(event.weight());
+            self.0.all.fetch_sub(before - state.bytes, Ordering::Relaxed);
+            let low = self.0.bounds.lag / 2;
+            if before > low && state.bytes <= low {
+                self.0.relief.notify_one();
+            }
+        }
+        Some(message)
+    }
+
+    /// Bytes of the frame on the wire, once it was sent.
+    pub fn wire(&self) -> Option<u64> {
+        Some(self.0.wire.load(Ordering::Relaxed)).filter(|wire| *wire > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn event(bytes: usize) -> Event {
+        let text = format!(r#"{{"type":"response.x","pad":"{}"}}"#, "x".repeat(bytes));
+        Event::parse(Bytes::from(text)).expect("an event")
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_in_and_out_and_relief_is_told() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let relief = Arc::new(Notify::new());
+        let bounds = Bounds { lag: 1_000, turn: 3_000, all: 100_000 };
+        let (outlet, mut inbox) = queue(bounds, all.clone(), relief.clone());
+        assert_eq!(outlet.push(event(100)), Backlog::Fine);
+        assert_eq!(outlet.push(event(1_500)), Backlog::Lagging);
+        assert_eq!(outlet.push(event(1_500)), Backlog::Full);
+        while let Some(message) = inbox.try_next() {
+            assert!(matches!(message, Message::Event(_)));
+        }
+        relief.notified().await;
+        assert_eq!((outlet.backlog(), all.load(Ordering::Relaxed)), (Backlog::Fine, 0));
+        outlet.push(event(10));
+        drop((outlet, inbox));
+        assert_eq!(all.load(Ordering::Relaxed), 0, "what was never read is given back");
+    }
+
+    #[tokio::test]
+    async fn the_sum_over_all_turns_bounds_each() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let bounds = Bounds { lag: 1_000, turn: 50_000, all: 4_000 };
+        let (one, _inbox) = queue(bounds, all.clone(), Arc::default());
+        let (two, _other) = queue(bounds, all, Arc::default());
+        assert_eq!(one.push(event(3_500)), Backlog::Lagging);
+        assert_eq!(two.push(event(100)), Backlog::Fine, "a reader that keeps up is not to blame");
+        assert_eq!(two.push(event(1_500)), Backlog::Full);
+    }
+
+    #[tokio::test]
+    async fn a_fault_comes_after_what_was_said_unless_the_reader_is_the_fault() {
+        for (fault, said) in [(Fault::SocketLost(None), 1), (Fault::SlowReader, 0)] {
+            let (outlet, mut inbox) =
+                queue(Bounds { lag: 10, turn: 10, all: 10 }, Arc::default(), Arc::default());
+            outlet.push(event(1));
+            outlet.fail(fault);
+            let mut events = 0;
+            while let Message::Event(_) = inbox.next().await {
+                events += 1;
+            }
+            assert_eq!(events, said);
+        }
+    }
+}

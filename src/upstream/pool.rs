@@ -1,0 +1,231 @@
+//! The heart behind its lock, and the tasks that carry out what it decides: one per socket.
+//!
+//! The lock is a short std mutex, never held across an await: every call under it is arithmetic and map look-ups. Decides
+//! nothing; asks `proto::core`.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use tokio::sync::{Notify, mpsc};
+
+use crate::proto::core::{Core, Placement, Ticket, Wish};
+use crate::proto::digest::{Digest, Key};
+use crate::proto::fault::Fault;
+use crate::proto::id::{ConnectionId, TurnId};
+use crate::proto::transcript::echo::Echo;
+use crate::proto::transcript::prefix::Prefix;
+use crate::proto::transcript::request::Request;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::connection::{self, Command};
+use crate::upstream::dial::ConnectError;
+use crate::upstream::extension::Compression;
+use crate::upstream::handshake::{Dialer, Opened};
+use crate::upstream::inbox::{self, Bounds, Inbox, Outlet};
+use crate::upstream::origin::Target;
+
+/// Commands a socket's task may have waiting: turns in flight and wake-ups; more cannot be needed.
+const COMMANDS: usize = 256;
+
+/// Up to this many sockets keep their compression windows (375 KB each, measured 2026-11); more share a pool.
+const FEW_SOCKETS: usize = 32;
+
+/// A client as the upstream sees it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Digest of upstream, credential and identity headers.
+    pub digest: Digest,
+    /// Headers of the handshake, should this turn open a socket.
+    pub handshake: HeaderMap,
+}
+
+/// All sockets of this process.
+#[derive(Debug)]
+pub struct Pool {
+    core: Mutex<Core>,
+    links: Mutex<HashMap<ConnectionId, Link>>,
+    dialer: Dialer,
+    target: Target,
+    offer: Option<Compression>,
+    bounds: Bounds,
+    buffered: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    idle: Notify,
+}
+
+#[derive(Debug)]
+struct Link {
+    commands: mpsc::Sender<Command>,
+    relief: Arc<Notify>,
+}
+
+impl Pool {
+    /// A pool without sockets. Without an `offer`, compression is chosen by the number of sockets.
+    pub fn new(
+        core: Core,
+        (dialer, target): (Dialer, Target),
+        offer: Option<Compression>,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            core: Mutex::new(core),
+            links: Mutex::default(),
+            dialer,
+            target,
+            offer,
+            bounds,
+            buffered: Arc::default(),
+            metrics,
+            idle: Notify::new(),
+        })
+    }
+
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        // A panic under the lock is a defect of ours; refusing every later turn would only make it worse.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<ConnectionId, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The digest key.
+    pub fn key(&self) -> Key {
+        self.core().key().clone()
+    }
+
+    /// Prefixes by which a request of this account may be found.
+    pub fn prefixes(&self, account: &Digest) -> Vec<Prefix> {
+        self.core().prefixes(account)
+    }
+
+    /// True if the request continues something known, wherever that is.
+    pub fn recognises(&self, key: &Key, request: &Request) -> bool {
+        self.core().index().continuations(key, request).is_ok()
+    }
+
+    /// Places a turn, opening a socket if that is what it takes.
+    pub fn begin(self: &Arc<Self>, account: &Account, request: &Request, wish: &Wish) -> Placement {
+        let placement = self.core().begin(Instant::now(), &account.digest, request, wish);
+        match &placement {
+            Placement::Wire(ticket) if ticket.open => self.open(ticket.connection, account),
+            Placement::Http(_, Some(probe)) => self.open(*probe, account),
+            _ => {}
+        }
+        placement
+    }
+
+    fn open(self: &Arc<Self>, id: ConnectionId, account: &Account) {
+        let (commands, inbound) = mpsc::channel(COMMANDS);
+        let relief = Arc::new(Notify::new());
+        self.links().insert(id, Link { commands, relief: relief.clone() });
+        tokio::spawn(connection::run(self.clone(), id, account.handshake.clone(), inbound, relief));
+    }
+
+    /// Hands a frame to its socket; the answer comes through the inbox.
+    pub fn submit(&self, ticket: &Ticket, frame: Bytes) -> Inbox {
+        let links = self.links();
+        let link = links.get(&ticket.connection);
+        let relief = link.map(|link| link.relief.clone()).unwrap_or_default();
+        let (outlet, inbox) = inbox::queue(self.bounds, self.buffered.clone(), relief);
+        let command = Command::Create { turn: ticket.turn, frame, outlet };
+        let refused = match link {
+            Some(link) => link.commands.try_send(command).err().map(|error| match error {
+                mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command) => {
+                    command
+                }
+            }),
+            None => Some(command),
+        };
+        if let Some(Command::Create { outlet, .. }) = refused {
+            outlet.fail(Fault::SocketLost(None));
+        }
+        inbox
+    }
+
+    /// A turn completed: what it said can be continued.
+    pub fn settle(&self, turn: TurnId, request: &Request, response: &str, echo: Option<Echo>) {
+        let connection = self.core().settle(Instant::now(), turn, request, response, echo);
+        self.wake(connection);
+    }
+
+    /// A turn ended in a way that cannot be continued.
+    pub fn end(&self, turn: TurnId, not_found: bool) {
+        let connection = self.core().end(Instant::now(), turn, not_found);
+        self.wake(connection);
+    }
+
+    /// Nobody waits for a turn any more.
+    pub fn abandon(&self, turn: TurnId) {
+        let connection = self.core().abandon(Instant::now(), turn);
+        self.wake(connection);
+    }
+
+    /// The client deleted a response.
+    pub fn forget(&self, account: &Digest, response: &str) {
+        self.core().forget(account, response);
+    }
+
+    /// The provider refused lanes.
+    pub fn degrade(&self) {
+        self.core().degrade();
+    }
+
+    /// Sockets that are open or opening.
+    pub fn sockets(&self) -> usize {
+        self.core().sockets()
+    }
+
+    /// Bytes queued for readers.
+    pub fn buffered(&self) -> usize {
+        self.buffered.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Closes every socket once its turns are over, and waits for that.
+    pub async fn close(&self) {
+        self.core().retire_all();
+        let ids: Vec<ConnectionId> = self.links().keys().copied().collect();
+        for id in ids {
+            self.wake(Some(id));
+        }
+        loop {
+            let idle = self.idle.notified();
+            if self.links().is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Lets a socket's task look again at what the heart wants of it.
+    fn wake(&self, connection: Option<ConnectionId>) {
+        let links = self.links();
+        if let Some(link) = connection.and_then(|id| links.get(&id)) {
+            // A full queue has a command in it, and any command makes the task look.
+            let _ = link.commands.try_send(Command::Wake);
+        }
+    }
+
+    pub(super) fn closed(&self, id: ConnectionId) {
+        self.core().closed(id);
+        self.links().remove(&id);
+        self.idle.notify_waiters();
+    }
+
+    pub(super) async fn dial(&self, headers: &HeaderMap) -> Result<Opened, ConnectError> {
+        let few = self.sockets() <= FEW_SOCKETS;
+        let offer = self.offer.unwrap_or(if few { Compression::Takeover } else { Compression::Pooled });
+        self.dialer.open(&self.target, headers, offer).await
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+/// The outlets of a socket's turns.
+pub(super) type Outlets = HashMap<TurnId, Outlet>;
