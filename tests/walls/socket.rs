@@ -297,8 +297,9 @@ async fn a_peer_that_pings_but_does_not_read_is_cut_off() {
     let end = drive(&mut socket, &mut VecDeque::new(), |received| match received {
         Received::Ping => None,
         end => Some(end),
-    });
-    assert_eq!(end.await, Received::Lost("the peer pings but does not read".to_owned()));
+    })
+    .await;
+    assert_eq!(end, Received::Lost("the peer pings but does not read".to_owned()));
 }
 
 #[tokio::test]
