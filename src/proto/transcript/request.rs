@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::proto::digest::{Digest, Hasher, Key};
 use crate::proto::transcript::fields::{Field, acts, constant, field};
 use crate::proto::transcript::plan::Reason;
-use crate::proto::transcript::prefix::{self, Prefix, Tail, find_prefix};
+use crate::proto::transcript::prefix::{self, Prefix, Step, Tail, find_prefix};
 use crate::proto::wire::item::{self, InputItem, ReasoningKey};
 use crate::proto::wire::json::{self, JsonError, Member};
 
@@ -67,17 +67,6 @@ pub struct Chain {
     pub reasoning: Arc<[(u32, ReasoningKey)]>,
     /// By which a later request finds this one by its bytes.
     pub prefix: Option<Prefix>,
-}
-
-/// One link of the visible chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// Items up to and including the visible one this step stands for.
-    pub items: usize,
-    /// Visible ones among them.
-    pub visible: u32,
-    /// The chain's digest there.
-    pub digest: Digest,
 }
 
 impl Request {
