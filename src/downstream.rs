@@ -1,1 +1,8 @@
-//! To be furnished.
+//! The client's side: the listener, and what is taken from and given back to a client.
+//! All sockets, no decisions: it does not know what a turn is, nor where a request goes.
+
+pub mod body;
+pub mod coding;
+pub mod headers;
+pub mod listen;
+pub mod upload;

@@ -1,0 +1,228 @@
+//! Accepts clients: HTTP/1.1 and HTTP/2 with prior knowledge on one port, a bounded number of them, and a drain.
+//! It is given its socket, its handler and its stages; it binds nothing, reads no signal, routes nothing.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
+
+use crate::downstream::body::Body;
+
+/// What clients may take up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections at a time, tunnels included; default 1024. The next one waits in the kernel's queue.
+    pub connections: u32,
+    /// Longest wait for a request's headers, and so also the longest an idle connection is kept; default 75 s.
+    pub header_timeout: Duration,
+    /// Most bytes of a request's headers; at least 8 KiB, default 256 KiB. More is answered 431.
+    pub header_bytes: usize,
+    /// Most headers of an HTTP/1.1 request; default 200. More is answered 431.
+    pub headers: usize,
+    /// Most requests in flight on one HTTP/2 connection; default 256. The next one is refused, unprocessed.
+    pub streams: u32,
+    /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            header_timeout: Duration::from_secs(75),
+            header_bytes: 256 << 10,
+            headers: 200,
+            streams: 256,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How far the server is on its way out. Only ever grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Accepting.
+    Running,
+    /// Accepting no more; requests in flight may end within [`Limits::grace`].
+    Draining,
+    /// Everything left is cut at once.
+    Cut,
+}
+
+/// The connection a request came on; found in the request's extensions. Whoever outlives the request on the same
+/// connection (a tunnel) keeps a clone: it holds the connection's place and hears of the drain.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The client's address.
+    pub peer: SocketAddr,
+    stage: watch::Receiver<Stage>,
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// Resolves when the server reaches `stage`.
+    pub async fn reached(&self, stage: Stage) {
+        reached(&mut self.stage.clone(), stage).await;
+    }
+}
+
+/// Serves until `stage` (or the loss of its sender) says to stop, then drains; returns how many connections had to
+/// be cut. A handler's future is dropped when its client goes away; a handler that panics costs its own connection
+/// (HTTP/1.1) or stream (HTTP/2).
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    handler: H,
+    limits: Limits,
+    mut stage: watch::Receiver<Stage>,
+) -> u32
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(limits.connections as usize));
+    let builder = Arc::new(builder(&limits));
+    let (announce, announced) = watch::channel(Stage::Running);
+    {
+        let mut stopping = pin!(reached(&mut stage, Stage::Draining));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stopping => break,
+                accepted = accept(&listener, &places) => accepted,
+            };
+            let Some((stream, peer, place)) = accepted else { continue };
+            let connection = Connection { peer, stage: announced.clone(), _place: Arc::new(place) };
+            tokio::spawn(attend(stream, connection, handler.clone(), builder.clone(), limits.header_timeout));
+        }
+    }
+    drop(listener);
+    announce.send_replace(Stage::Draining);
+    let all_back = || places.acquire_many(limits.connections);
+    tokio::select! {
+        _ = all_back() => return 0,
+        () = sleep(limits.grace) => {}
+        () = reached(&mut stage, Stage::Cut) => {}
+    }
+    let cut = limits.connections - u32::try_from(places.available_permits()).unwrap_or(0);
+    announce.send_replace(Stage::Cut);
+    drop(all_back().await);
+    cut
+}
+
+/// Waits for a free place, then for a client. `None` after an error that has been waited out.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => {
+            // Events are small and the client waits for each one. Failing to say so costs only latency.
+            let _ = stream.set_nodelay(true);
+            Some((stream, peer, place))
+        }
+        Err(error) if of_the_client(&error) => None,
+        Err(error) => {
+            // Usually "too many open files": nothing improves before somebody else closes one.
+            tracing::warn!(kind = %error.kind(), "cannot accept a connection");
+            sleep(ACCEPT_BACKOFF).await;
+            None
+        }
+    }
+}
+
+/// The client gave up before it was accepted; the listener is fine.
+fn of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// One connection, to its end or the server's.
+async fn attend<H, F>(
+    stream: TcpStream,
+    connection: Connection,
+    handler: H,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    header_timeout: Duration,
+) where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let spoke = Arc::new(AtomicBool::new(false));
+    let service = service_fn({
+        let (spoke, connection) = (spoke.clone(), connection.clone());
+        move |mut request: Request<Incoming>| {
+            spoke.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(connection.clone());
+            let response = handler(request);
+            async move { Ok::<_, Infallible>(response.await) }
+        }
+    });
+    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    // hyper times the headers, but not the wait for the first bytes that tell the protocol, nor an HTTP/2
+    // connection without a request.
+    let silent = async {
+        sleep(header_timeout).await;
+        if spoke.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    let mut silent = pin!(silent);
+    let mut draining = pin!(connection.reached(Stage::Draining));
+    let mut told = false;
+    loop {
+        tokio::select! {
+            // A client's broken connection is nobody's error.
+            _ = served.as_mut() => return,
+            () = silent.as_mut() => return,
+            () = draining.as_mut(), if !told => {
+                told = true;
+                served.as_mut().graceful_shutdown();
+            }
+            () = connection.reached(Stage::Cut) => return,
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.header_bytes.max(8192))
+        .max_headers(limits.headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(H2_WINDOW)
+        .initial_connection_window_size(4 * H2_WINDOW)
+        .keep_alive_interval(limits.header_timeout)
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// Resolves when the stage is at least `wanted`; a lost sender counts as [`Stage::Draining`], never as a cut.
+async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
+    if stage.wait_for(|now| *now >= wanted).await.is_err() && wanted == Stage::Cut {
+        std::future::pending::<()>().await;
+    }
+}
+
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
+/// Bytes a client may send ahead on one HTTP/2 stream; large bodies are common here, streams few.
+const H2_WINDOW: u32 = 1 << 20;

@@ -1,0 +1,103 @@
+//! The pooled HTTP client: fallback turns and everything that passes through. Bodies stream both ways, unbounded.
+//! It never repeats a request that may have reached the provider, follows no redirect, decodes nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::upstream::dial::{Chain, DIAL_TIMEOUT};
+use crate::upstream::tls::Tls;
+
+/// The body of a request on its way up.
+pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// HTTP to the provider, cheap to clone; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pool: legacy::Client<HttpsConnector<HttpConnector>, RequestBody>,
+    connect_timeout: Duration,
+}
+
+/// Why there is no response. No text in it holds message content or credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The connection broke, or what came was no HTTP, before a response began. The request may have been read.
+    #[error("the connection broke before it answered: {0}")]
+    Broken(String),
+    /// No connection came about: name, TCP or TLS. The request was not sent.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// No connection within the time for that. The request was not sent.
+    #[error("no connection within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl Client {
+    /// A client with the default bound on connecting: 10 s for DNS, TCP and TLS together. Once connected, a
+    /// provider may take as long as it likes to answer.
+    #[must_use]
+    pub fn new(tls: &Tls) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEPALIVE));
+        // Shared out between a name's addresses, so that a silent one cannot eat the whole budget.
+        tcp.set_connect_timeout(Some(DIAL_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls.pooled())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        let pool = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .http2_keep_alive_interval(H2_PING)
+            .http2_keep_alive_timeout(H2_PING)
+            .build(connector);
+        Self { pool, connect_timeout: DIAL_TIMEOUT }
+    }
+
+    /// Another bound on connecting.
+    #[must_use]
+    pub fn with_connect_timeout(self, connect_timeout: Duration) -> Self {
+        Self { connect_timeout, ..self }
+    }
+
+    /// Sends a request with an absolute address and returns its response as soon as that begins. The client repeats
+    /// a request only if not a byte of it was written (a pooled connection that turned out closed).
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let mut connection = capture_connection(&mut request);
+        let response = self.pool.request(request);
+        tokio::pin!(response);
+        let connected = tokio::time::timeout(self.connect_timeout, connection.wait_for_connection_metadata());
+        let response = tokio::select! {
+            biased;
+            response = &mut response => response,
+            connected = connected => match connected {
+                Ok(_) => response.await,
+                Err(_) => return Err(SendError::Timeout(self.connect_timeout)),
+            },
+        };
+        response.map_err(|error| {
+            let reason = Chain(&error).to_string();
+            if error.is_connect() { SendError::Connect(reason) } else { SendError::Broken(reason) }
+        })
+    }
+}
+
+/// Long silences are normal while a model thinks; NATs forget connections after about two minutes.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// Shorter than servers keep idle connections, so that a request rarely meets one being closed.
+const POOL_IDLE: Duration = Duration::from_secs(30);
+const H2_PING: Duration = Duration::from_secs(20);
