@@ -32,7 +32,7 @@ demo *ARGS:
 
 # The official SDKs, unmodified, through the proxy.
 sdk:
-    bash tests/sdk/run
+    bash tests/sdk/run.sh
 
 # Every promise has a mutant that breaks it; each must be caught. Give names to run only some.
 mutants *NAMES:

@@ -1,14 +1,111 @@
-//! To be furnished.
+//! The rooms, wired together: settings in, a listening proxy out, and its orderly end.
+//!
+//! The only place that knows every room. Decides nothing about requests.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use crate::{cli::SimArgs, config::Settings};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-/// Runs the proxy until it is told to stop, then drains.
+use crate::cli::SimArgs;
+use crate::config::{Compression, ProfileName, Reasoning, Settings};
+use crate::downstream::listen::{self, Stage};
+use crate::proto::core::Core;
+use crate::proto::digest::Key;
+use crate::proto::session::Limits;
+use crate::proto::session::profile::Profile;
+use crate::proxy::{Parts, Proxy, reply};
+use crate::sim;
+use crate::sim::script::{Link, Script};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::extension;
+use crate::upstream::handshake::Dialer;
+use crate::upstream::http::Client;
+use crate::upstream::inbox::Bounds;
+use crate::upstream::origin::Upstream;
+use crate::upstream::pool::Pool;
+use crate::upstream::tls::Tls;
+
+/// A proxy that is listening inside this process.
+#[derive(Debug)]
+pub struct Running {
+    /// Where.
+    pub addr: SocketAddr,
+    proxy: Arc<Proxy>,
+    stage: watch::Sender<Stage>,
+    serving: JoinHandle<u32>,
+}
+
+impl Running {
+    /// Binds `settings.listen` and serves.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or a file of certificates cannot be read.
+    pub async fn start(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        let addr = listener.local_addr()?;
+        let limits = listen_limits(&settings);
+        let proxy = Arc::new(build(settings)?);
+        let (stage, stages) = watch::channel(Stage::Running);
+        let handler = {
+            let proxy = proxy.clone();
+            move |request| reply::guarded(proxy.clone().handle(request))
+        };
+        let serving = tokio::spawn(listen::serve(listener, handler, limits, stages));
+        Ok(Self { addr, proxy, stage, serving })
+    }
+
+    /// What a client sets as its base URL.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.addr)
+    }
+
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Metrics {
+        self.proxy.metrics()
+    }
+
+    /// Upstream sockets, open or opening.
+    pub fn sockets(&self) -> usize {
+        self.proxy.pool().sockets()
+    }
+
+    /// Accepts no more; requests in flight may end within the drain time, then they are cut.
+    pub async fn stop(self) {
+        self.stage.send_replace(Stage::Draining);
+        self.finish().await;
+    }
+
+    /// Waits until all is over; returns how many connections had to be cut.
+    async fn finish(self) -> u32 {
+        let cut = self.serving.await.unwrap_or_default();
+        self.proxy.pool().close().await;
+        cut
+    }
+}
+
+/// The command: serves until told to stop, then drains. A second signal ends it at once.
 ///
 /// # Errors
-/// The address cannot be bound.
-pub async fn serve(_settings: Settings) -> io::Result<()> {
+/// As [`Running::start`].
+pub async fn serve(settings: Settings) -> io::Result<()> {
+    let upstream = settings.upstream.to_string();
+    let running = Running::start(settings).await?;
+    println!("tailwire listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
+    let stage = running.stage.clone();
+    let signals = tokio::spawn(async move {
+        signal().await;
+        tracing::info!("draining");
+        stage.send_replace(Stage::Draining);
+        signal().await;
+        stage.send_replace(Stage::Cut);
+    });
+    let cut = running.finish().await;
+    signals.abort();
+    tracing::info!(cut, "stopped");
     Ok(())
 }
 
@@ -16,6 +113,104 @@ pub async fn serve(_settings: Settings) -> io::Result<()> {
 ///
 /// # Errors
 /// The address cannot be bound.
-pub async fn simulate(_arguments: SimArgs) -> io::Result<()> {
+pub async fn simulate(arguments: SimArgs) -> io::Result<()> {
+    let listener = TcpListener::bind(arguments.listen).await?;
+    println!("tailwire sim listening on http://{}/v1", listener.local_addr()?);
+    let provider = sim::Provider::new(script(&arguments));
+    sim::serve(listener, provider, signal()).await;
     Ok(())
+}
+
+fn script(arguments: &SimArgs) -> Script {
+    let link = &arguments.link;
+    Script {
+        speed: f64::from(link.tokens_per_second),
+        link: Link { rtt: link.rtt, uplink: link.uplink / 8, handshakes: 2 },
+        limits: if arguments.one_in_flight {
+            sim::script::Limits::one_in_flight()
+        } else {
+            Default::default()
+        },
+        deflate: true,
+        ..Script::default()
+    }
+}
+
+fn build(settings: Settings) -> io::Result<Proxy> {
+    let upstream = Upstream::parse(&settings.upstream.to_string()).map_err(io::Error::other)?;
+    let profile = match settings.profile {
+        ProfileName::Auto => Profile::of_host(upstream.host()),
+        named => Profile::named(named.name()).unwrap_or_else(|| Profile::of_host(upstream.host())),
+    };
+    let tls = Tls::new(&settings.extra_ca_files).map_err(io::Error::other)?;
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    let dialer = Dialer::new(tls.clone()).with_timeout(timeouts.connect).with_message_bytes(limits.message);
+    let client = Client::new(&tls).with_connect_timeout(timeouts.connect);
+    let key = key()?;
+    let strict = settings.reasoning == Reasoning::Strict;
+    let core = Core::new(key.clone(), profile.apply(session_limits(&settings)), strict, limits.index);
+    let offer = match settings.compression {
+        Compression::Auto => None,
+        Compression::Off => Some(extension::Compression::Off),
+        Compression::Takeover => Some(extension::Compression::Takeover),
+        Compression::Pooled => Some(extension::Compression::Pooled),
+    };
+    let bounds = Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers };
+    let metrics = Arc::new(Metrics::default());
+    let target = upstream.target("/v1/responses");
+    let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
+    Ok(Proxy::new(settings, key, Parts { profile, upstream, pool, client, dialer, metrics }))
+}
+
+fn session_limits(settings: &Settings) -> Limits {
+    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
+    Limits {
+        sockets_per_account: limits.sockets_per_credential,
+        sockets: limits.sockets,
+        frame: limits.frame,
+        own_socket_frame: limits.own_socket_frame,
+        idle: timeouts.idle_socket,
+        ping: timeouts.ping,
+        pong: timeouts.pong,
+        first_event: timeouts.first_event,
+        silence: timeouts.silence,
+        abandon_grace: timeouts.abandon_grace,
+        latch: timeouts.http_latch,
+        backoff: (timeouts.backoff_min, timeouts.backoff_max),
+        ..Limits::default()
+    }
+}
+
+fn listen_limits(settings: &Settings) -> listen::Limits {
+    listen::Limits {
+        connections: u32::try_from(settings.limits.connections).unwrap_or(u32::MAX),
+        header_timeout: settings.timeouts.header,
+        grace: settings.timeouts.drain,
+        ..listen::Limits::default()
+    }
+}
+
+fn key() -> io::Result<Key> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(Key::new(random))
+}
+
+/// SIGINT or SIGTERM.
+async fn signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        else {
+            let _ = interrupt.await;
+            return;
+        };
+        tokio::select! {
+            _ = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = interrupt.await;
 }

@@ -56,7 +56,7 @@ pub enum Command {
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// The settings file [default: the file `TAILWIRE_CONFIG` names, else `proxy.toml` if it is there]
+    /// The settings file [default: the file `TAILWIRE_CONFIG` names, else tailwire/proxy.toml in ~/.config]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where clients connect [default: 127.0.0.1:8484]

@@ -6,7 +6,6 @@
 
 mod choice;
 mod file;
-mod secret;
 mod settings;
 mod values;
 
@@ -19,12 +18,11 @@ use self::file::Written;
 pub use self::{
     choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::Place,
-    secret::Secret,
     settings::{Limits, Log, Settings, Timeouts},
     values::{parse_duration, parse_rate, parse_size},
 };
 
-/// A setting that cannot be used: where it was written, and what is wrong with it. Never holds a secret's text.
+/// A setting that cannot be used: where it was written, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ConfigError {
@@ -37,7 +35,7 @@ pub struct ConfigError {
 /// Reads and merges every source and resolves the result.
 ///
 /// `file` is the file named on the command line; without it `TAILWIRE_CONFIG` names one, and without that
-/// `proxy.toml` in the working directory is read if it is there. `environment` is the process's own, or a test's.
+/// `tailwire/proxy.toml` in `XDG_CONFIG_HOME` (else in `.config` at home) is read if it is there. `environment` is the process's own, or a test's.
 /// `flags` are (key, text) pairs and win over everything.
 ///
 /// # Errors
@@ -49,9 +47,13 @@ pub fn load(
     flags: &[(&'static str, String)],
 ) -> Result<Settings, ConfigError> {
     let mut from_environment = Written::default();
+    let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+    let variable =
+        |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let own = own_file(variable("HOME"), variable("XDG_CONFIG_HOME")).filter(|path| path.is_file());
     let named = from_environment.read_environment(environment)?;
     let mut written = Written::default();
-    if let Some(path) = file.map(Path::to_owned).or(named).or_else(local_file) {
+    if let Some(path) = file.map(Path::to_owned).or(named).or(own) {
         let text = std::fs::read_to_string(&path).map_err(|error| ConfigError {
             place: Place::File(path.clone()),
             message: format!("cannot be read: {error}"),
@@ -105,15 +107,19 @@ fn comment(doc_line: &str) -> String {
     format!("#{}\n", doc_line.trim_end())
 }
 
-fn local_file() -> Option<PathBuf> {
-    let path = PathBuf::from("proxy.toml");
-    path.is_file().then_some(path)
+/// The user's own file. Never one in the working directory: whoever wrote that could name another upstream, and would be
+/// sent the keys.
+fn own_file(home: Option<OsString>, config_home: Option<OsString>) -> Option<PathBuf> {
+    let config = config_home.filter(|path| !path.is_empty()).map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(home?).join(".config")))?;
+    Some(config.join("tailwire").join("proxy.toml"))
 }
 
 const HEADER: &str = "\
 # tailwire's settings: every one of them, at its default. `tailwire config` prints this file.
 #
-# Read from `--config FILE`, else the file TAILWIRE_CONFIG names, else `proxy.toml` in the working directory.
+# Read from `--config FILE`, else the file TAILWIRE_CONFIG names, else `tailwire/proxy.toml` in XDG_CONFIG_HOME
+# (~/.config).
 # Each setting can also be given as the environment variable named beside it (lists separated by commas; an empty
 # variable counts as unset). Flags win over variables, variables over this file, this file over the defaults.
 # Sizes are written with B, KiB, MiB or GiB, times with ms, s, m or h.

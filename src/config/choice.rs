@@ -11,6 +11,13 @@ macro_rules! choice {
 
         impl $name {
             pub(super) const WORDS: &[(&'static str, Self)] = &[$(($word, Self::$variant),)+];
+
+            /// The word it is written as.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
         }
     };
 }

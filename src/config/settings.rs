@@ -10,10 +10,7 @@ use super::{
     ConfigError,
     choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
-    secret::Secret,
-    values::{
-        Address, BaseUrl, Count, Files, Filter, Flag, GIB, Headers, KIB, Key, Keys, MIB, OneOf, Size, Span,
-    },
+    values::{Address, BaseUrl, Count, Files, Filter, Flag, GIB, Headers, KIB, MIB, OneOf, Size, Span},
 };
 
 /// One setting, as the sample file and the low form need it.
@@ -123,11 +120,6 @@ section! {
         /// Request headers that differ from turn to turn and say nothing about who is asking. Unknown headers
         /// otherwise belong to the identity, and a change in one starts a new conversation in full.
         per_turn_headers: Vec<HeaderName> = [], Headers;
-        /// The key put on upstream requests in place of the client's. Given only to clients that present one of
-        /// `client_keys`, or that are plainly on this machine.
-        upstream_key: Option<Secret> = "", Key;
-        /// Keys that clients present to tailwire. With none, a client's own credentials pass through.
-        client_keys: Vec<Secret> = [], Keys;
     }
     /// Bounds on memory and numbers.
     limits: Limits,

@@ -6,7 +6,7 @@ use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
 use hyper::{Uri, header::HeaderName};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
-use super::{file::Raw, secret::Secret};
+use super::file::Raw;
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -134,7 +134,7 @@ impl BaseUrl {
         }
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         if authority.contains('@') {
-            return Err(String::from("must not hold a user name or password; use upstream_key"));
+            return Err(String::from("must not hold a user name or password; clients send their own key"));
         }
         if uri.host().is_none_or(str::is_empty) || uri.query().is_some() || text.contains('#') {
             return Err(String::from(
@@ -205,33 +205,6 @@ impl Headers {
     }
 }
 
-/// One key, or none when empty. Messages never quote it.
-pub(super) struct Key;
-
-impl Key {
-    pub(super) fn kind(&self) -> String {
-        String::from("a secret; empty means none")
-    }
-
-    pub(super) fn read(&self, raw: &Raw) -> Result<Option<Secret>, String> {
-        let text = text(raw, || self.kind())?;
-        if text.is_empty() { Ok(None) } else { secret(text).map(Some) }
-    }
-}
-
-/// Several keys. Messages never quote them.
-pub(super) struct Keys;
-
-impl Keys {
-    pub(super) fn kind(&self) -> String {
-        String::from("a list of secrets")
-    }
-
-    pub(super) fn read(&self, raw: &Raw) -> Result<Vec<Secret>, String> {
-        list(raw, || self.kind())?.into_iter().map(secret).collect()
-    }
-}
-
 /// Reads a size: a whole number and its unit, `B`, `KiB`, `MiB` or `GiB`. In bytes.
 ///
 /// # Errors
@@ -280,14 +253,6 @@ fn show_duration(time: Duration) -> String {
 fn show(value: u64, units: &[(&str, u64)], smallest: &str) -> String {
     let unit = units.iter().find(|(_, scale)| value > 0 && value.is_multiple_of(*scale));
     unit.map_or_else(|| format!("{value}{smallest}"), |(name, scale)| format!("{}{name}", value / scale))
-}
-
-fn secret(text: impl Into<String>) -> Result<Secret, String> {
-    let text: String = text.into();
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(String::from("a key must be printable ASCII without spaces, as it travels in a header"));
-    }
-    Ok(Secret::new(text))
 }
 
 fn text(raw: &Raw, kind: impl Fn() -> String) -> Result<&str, String> {

@@ -8,22 +8,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::proto::digest::{Digest, Key};
-use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
-use crate::proto::session::connection::{Action, Connection, Verdict};
+use crate::proto::session::connection::Connection;
 use crate::proto::transcript::echo::Echo;
 use crate::proto::transcript::frame;
 use crate::proto::transcript::index::{Continuation, Index, Past, Place};
 use crate::proto::transcript::plan::{Grade, Reason};
 use crate::proto::transcript::prefix::Prefix;
 use crate::proto::transcript::request::Request;
-use crate::proto::wire::event::Event;
 
 pub mod gate;
 mod seat;
+mod socket;
 
-use gate::{Gates, Refusal};
+use gate::Gates;
 
 /// Scopes remembered as serving no stored responses; past it all are forgotten, which costs one not-found each.
 const MAX_UNSTORED: usize = 4096;
@@ -239,7 +238,7 @@ impl Core {
                 }
             }
         }
-        Err(refused.unwrap_or((Reason::TooLarge, None, Past::default())))
+        Err(refused.unwrap_or_else(|| (Reason::TooLarge, None, Past::default())))
     }
 
     /// The client chains by itself: over the lane that holds the response, with the input as it is, or not at all.
@@ -316,110 +315,6 @@ impl Core {
         if let Some(head) = self.index.by_response(account, response) {
             self.index.remove(head);
         }
-    }
-
-    // ---- a socket
-
-    /// A socket is open.
-    pub fn opened(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        self.gates.succeeded(connection.account());
-        connection.handle_open(now);
-    }
-
-    /// A socket was refused or could not be had: its turns go over HTTP.
-    pub fn refused(&mut self, now: Instant, id: ConnectionId, refusal: Refusal) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        self.gates.failed(now, connection.account(), refusal, &self.limits);
-        connection.handle_lost(&Fault::Connect);
-    }
-
-    /// What to do next on a socket; `None` when there is nothing.
-    pub fn poll_action(&mut self, id: ConnectionId) -> Option<Action> {
-        self.connections.get_mut(&id)?.poll_action()
-    }
-
-    /// When [`Self::timeout`] is next due.
-    pub fn poll_timeout(&self, id: ConnectionId) -> Option<Instant> {
-        self.connections.get(&id)?.poll_timeout(&self.limits)
-    }
-
-    /// Time passed on a socket.
-    pub fn timeout(&mut self, now: Instant, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.handle_timeout(now, &self.limits);
-        }
-    }
-
-    /// A turn's frame is about to be written: false if nobody waits for it any more.
-    pub fn sending(&mut self, now: Instant, id: ConnectionId, turn: TurnId) -> bool {
-        self.connections.get_mut(&id).is_some_and(|connection| connection.handle_send(now, turn))
-    }
-
-    /// A sign of life that is not an event.
-    pub fn heard(&mut self, now: Instant, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.handle_heard(now);
-        }
-    }
-
-    /// An event: to whom it goes.
-    pub fn event(&mut self, now: Instant, id: ConnectionId, event: &Event) -> Verdict {
-        let Some(connection) = self.connections.get_mut(&id) else { return Verdict::Drop };
-        connection.handle_event(now, event)
-    }
-
-    /// Something that must not be on this wire was.
-    pub fn garbage(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.handle_garbage();
-        }
-    }
-
-    /// A socket ended: its turns hear of `fault`, and what it held is gone. Call `poll_action`, then `closed`.
-    ///
-    /// A frame refused as too big lowers the limit for all that follow.
-    pub fn lost(&mut self, id: ConnectionId, fault: &Fault) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            if let Some(refused) = connection.refused_frame().filter(|_| *fault == Fault::TooBig) {
-                self.limits.frame = self.limits.frame.min(refused - 1);
-            }
-            connection.handle_lost(fault);
-        }
-    }
-
-    /// A reader on this socket fell behind, or caught up.
-    pub fn lag(&mut self, id: ConnectionId, lagging: bool) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.handle_lag(lagging);
-        }
-    }
-
-    /// No new turns on any socket: the proxy is going down.
-    pub fn retire_all(&mut self) {
-        for connection in self.connections.values_mut() {
-            connection.retire();
-        }
-    }
-
-    /// The socket's task is over: nothing of it remains.
-    pub fn closed(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.remove(&id) else { return };
-        for (_, lane) in connection.lanes() {
-            if let Some(head) = lane.head() {
-                self.index.set_place(head, Place::Gone(Reason::SocketLost));
-            }
-        }
-    }
-
-    /// The provider refused lanes: sockets opened from now on carry one turn at a time.
-    pub fn degrade(&mut self) {
-        self.degraded = true;
-    }
-
-    /// True once [`Self::degrade`] was called.
-    pub fn is_degraded(&self) -> bool {
-        self.degraded
     }
 
     fn open(&mut self, now: Instant, account: Digest) -> ConnectionId {

@@ -4,11 +4,13 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::downstream::body::{self, Body};
 use crate::downstream::upload::UploadError;
+use crate::proto::fault::Fault;
+use crate::proto::wire::event::ProviderError;
 use crate::upstream::dial::ConnectError;
 use crate::upstream::http::SendError;
 
@@ -41,13 +43,6 @@ impl Problem {
         let message = format!("tailwire is at its limit of {what}; try again in {retry_after} s.");
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "tailwire_overloaded", message);
         Self { retry_after: Some(retry_after), ..problem }
-    }
-
-    /// 502: the provider's answer broke off before the client had seen any of it.
-    #[must_use]
-    pub fn interrupted() -> Self {
-        let message = "The connection to the upstream broke before the response was complete.".to_owned();
-        Self::new(StatusCode::BAD_GATEWAY, "tailwire_upstream_interrupted", message)
     }
 
     /// 500: our own fault.
@@ -166,6 +161,36 @@ impl From<&ConnectError> for Problem {
     }
 }
 
+/// The answer to a turn that ended before any of it went down: the provider's own error as REST would have put it, or
+/// ours.
+pub fn fault(fault: &Fault) -> Response<Body> {
+    let problem = match fault {
+        Fault::Provider(error) => return provider(error),
+        Fault::Silent => Problem::new(StatusCode::GATEWAY_TIMEOUT, "tailwire_upstream_silent", String::new()),
+        Fault::ShuttingDown => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "tailwire_draining", String::new())
+        }
+        _ => Problem::new(StatusCode::BAD_GATEWAY, "tailwire_upstream_interrupted", String::new()),
+    };
+    Problem { message: fault.sentence().to_owned(), ..problem }.response()
+}
+
+fn provider(error: &ProviderError) -> Response<Body> {
+    let mut response = Response::new(body::full(error.body.clone()));
+    *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    for (name, value) in &error.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::try_from(request_id()) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}
+
 /// A request id in the provider's form: `req_` and 32 hex digits.
 #[must_use]
 pub fn request_id() -> String {
@@ -196,7 +221,6 @@ mod tests {
         for (problem, status, code) in [
             (Problem::bad_json("expected value at column 3"), 400, "tailwire_bad_json"),
             (Problem::internal(), 500, "tailwire_internal"),
-            (Problem::interrupted(), 502, "tailwire_upstream_interrupted"),
             (Problem::forward_proxying(), 405, "tailwire_not_a_forward_proxy"),
             (Problem::overloaded("turns", 1), 503, "tailwire_overloaded"),
             (Problem::from(&UploadError::Corrupt("gzip")), 400, "tailwire_corrupt_body"),

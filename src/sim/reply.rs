@@ -191,8 +191,8 @@ const WORDS: [&str; 16] = [
 mod tests {
     use std::sync::Arc;
 
-    use super::super::context::Item;
     use super::*;
+    use crate::sim::context::Item;
 
     fn answer(items: &[Value], request: &Value) -> Vec<Piece> {
         let items: Vec<_> = items.iter().map(|item| Arc::new(Item::new(item.clone(), |_| None))).collect();

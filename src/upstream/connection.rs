@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use hyper::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::proto::core::gate::Refusal;
@@ -18,7 +18,7 @@ use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, TurnId};
 use crate::proto::session::connection::{Action, Verdict};
 use crate::proto::wire::event::Event;
-use crate::upstream::handshake::ConnectError;
+use crate::upstream::dial::ConnectError;
 use crate::upstream::inbox::{Backlog, Outlet};
 use crate::upstream::pool::{Outlets, Pool};
 use crate::upstream::socket::{Outgoing, Received, Socket};
@@ -50,7 +50,7 @@ pub(super) async fn run(
     mut commands: mpsc::Receiver<Command>,
     relief: Arc<Notify>,
 ) {
-    let last = match pool.dialer().open(pool.target(), headers).await {
+    let last = match pool.dial(&headers).await {
         Ok(opened) => {
             pool.metrics().sockets_opened.increment();
             pool.core().opened(Instant::now(), id);
@@ -86,7 +86,7 @@ pub(super) async fn run(
 
 fn refused(pool: &Pool, id: ConnectionId, error: &ConnectError) {
     let refusal = match error {
-        ConnectError::Refused { status, .. } => Refusal::of_status(status.as_u16()),
+        ConnectError::Refused(refusal) => Refusal::of_status(refusal.status.as_u16()),
         _ => Refusal::Failure,
     };
     pool.metrics().sockets_refused.increment();
@@ -287,13 +287,14 @@ impl Driver<'_> {
         if backlog != Backlog::Full {
             return;
         }
-        let others_wait = self.outlets.iter().any(|(id, outlet)| *id != turn && outlet.backlog() != Backlog::Full);
+        let others_wait =
+            self.outlets.iter().any(|(id, outlet)| *id != turn && outlet.backlog() != Backlog::Full);
         if !others_wait {
             self.paused = true;
             return;
         }
         if let Some(outlet) = self.outlets.remove(&turn) {
-            self.pool.metrics().lagging_ended.increment();
+            self.pool.metrics().turns_lagging.increment();
             outlet.fail(Fault::SlowReader);
         }
     }

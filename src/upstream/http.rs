@@ -80,12 +80,14 @@ impl Client {
         let mut connection = capture_connection(&mut request);
         let response = self.pool.request(request);
         tokio::pin!(response);
-        let connected = tokio::time::timeout(self.connect_timeout, connection.wait_for_connection_metadata());
+        // What it returns is a lock's guard; it must not live across an await.
+        let connected = async { drop(connection.wait_for_connection_metadata().await) };
+        let connected = tokio::time::timeout(self.connect_timeout, connected);
         let response = tokio::select! {
             biased;
             response = &mut response => response,
             connected = connected => match connected {
-                Ok(_) => response.await,
+                Ok(()) => response.await,
                 Err(_) => return Err(SendError::Timeout(self.connect_timeout)),
             },
         };

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use tokio::sync::{Notify, mpsc};
 
 use crate::proto::core::{Core, Placement, Ticket, Wish};
@@ -21,12 +22,17 @@ use crate::proto::transcript::prefix::Prefix;
 use crate::proto::transcript::request::Request;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::connection::{self, Command};
+use crate::upstream::dial::ConnectError;
+use crate::upstream::extension::Compression;
+use crate::upstream::handshake::{Dialer, Opened};
 use crate::upstream::inbox::{self, Bounds, Inbox, Outlet};
-use crate::upstream::handshake::Dialer;
-use crate::upstream::target::Target;
+use crate::upstream::origin::Target;
 
 /// Commands a socket's task may have waiting: turns in flight and wake-ups; more cannot be needed.
 const COMMANDS: usize = 256;
+
+/// Up to this many sockets keep their compression windows (375 KB each, measured 2026-11); more share a pool.
+const FEW_SOCKETS: usize = 32;
 
 /// A client as the upstream sees it.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ pub struct Account {
     pub digest: Digest,
     /// Headers of the handshake, should this turn open a socket.
     pub handshake: HeaderMap,
+    /// The header that splits its credential into many scopes, if one does (F8).
+    pub split_by: Option<HeaderName>,
 }
 
 /// All sockets of this process.
@@ -44,6 +52,7 @@ pub struct Pool {
     links: Mutex<HashMap<ConnectionId, Link>>,
     dialer: Dialer,
     target: Target,
+    offer: Option<Compression>,
     bounds: Bounds,
     buffered: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
@@ -57,13 +66,20 @@ struct Link {
 }
 
 impl Pool {
-    /// A pool without sockets.
-    pub fn new(core: Core, dialer: Dialer, target: Target, bounds: Bounds, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A pool without sockets. Without an `offer`, compression is chosen by the number of sockets.
+    pub fn new(
+        core: Core,
+        (dialer, target): (Dialer, Target),
+        offer: Option<Compression>,
+        bounds: Bounds,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             core: Mutex::new(core),
             links: Mutex::default(),
             dialer,
             target,
+            offer,
             bounds,
             buffered: Arc::default(),
             metrics,
@@ -122,7 +138,9 @@ impl Pool {
         let command = Command::Create { turn: ticket.turn, frame, outlet };
         let refused = match link {
             Some(link) => link.commands.try_send(command).err().map(|error| match error {
-                mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command) => command,
+                mpsc::error::TrySendError::Full(command) | mpsc::error::TrySendError::Closed(command) => {
+                    command
+                }
             }),
             None => Some(command),
         };
@@ -201,12 +219,10 @@ impl Pool {
         self.idle.notify_waiters();
     }
 
-    pub(super) fn dialer(&self) -> &Dialer {
-        &self.dialer
-    }
-
-    pub(super) fn target(&self) -> &Target {
-        &self.target
+    pub(super) async fn dial(&self, headers: &HeaderMap) -> Result<Opened, ConnectError> {
+        let few = self.sockets() <= FEW_SOCKETS;
+        let offer = self.offer.unwrap_or(if few { Compression::Takeover } else { Compression::Pooled });
+        self.dialer.open(&self.target, headers, offer).await
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -192,7 +192,7 @@ fn with(object: &str, replaced: &[(&str, &str)]) -> String {
         let value = replaced
             .iter()
             .find(|(key, _)| *key == &*member.key)
-            .map_or(&object[member.value.clone()], |r| r.1);
+            .map_or_else(|| &object[member.value.clone()], |r| r.1);
         out.push_str(if n > 0 { "," } else { "" });
         out.push_str(&serde_json::to_string(&*member.key).unwrap_or_default());
         out.push(':');

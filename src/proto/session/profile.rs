@@ -90,8 +90,8 @@ impl Profile {
     /// The profile of an upstream host. An unknown host is tried as OpenAI and degrades by itself if it has no lanes.
     pub fn of_host(host: &str) -> Self {
         let fits =
-            |profile: &Profile| profile.hosts.iter().any(|known| host == *known || host.ends_with(*known));
-        PROFILES.into_iter().find(fits).unwrap_or(PROFILES[0].clone())
+            |profile: &Self| profile.hosts.iter().any(|known| host == *known || host.ends_with(*known));
+        PROFILES.into_iter().find(fits).unwrap_or_else(|| PROFILES[0].clone())
     }
 
     /// Puts the provider's numbers into the owner's limits. Sockets retire 5 minutes (of 60) before the provider's end.

@@ -12,8 +12,8 @@ use crate::proto::digest::{Digest, Key};
 use crate::proto::id::{ConnectionId, HeadId, LaneId};
 use crate::proto::transcript::echo::{Echo, Followed, Thought};
 use crate::proto::transcript::plan::{Grade, Reason};
-use crate::proto::transcript::prefix::Prefix;
-use crate::proto::transcript::request::{Request, Step};
+use crate::proto::transcript::prefix::{Prefix, Step};
+use crate::proto::transcript::request::Request;
 use crate::proto::wire::item::ReasoningKey;
 
 /// Prefixes offered to one request's fast path; older ones go the long way.

@@ -8,9 +8,19 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::proto::digest::{Digest, Hasher, Key};
-use crate::proto::transcript::request::Step;
 use crate::proto::wire::item::ReasoningKey;
 use crate::proto::wire::json::{self, Member};
+
+/// One link of the visible chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Items up to and including the visible one this step stands for.
+    pub items: usize,
+    /// Visible ones among them.
+    pub visible: u32,
+    /// The chain's digest there.
+    pub digest: Digest,
+}
 
 /// The bytes of a body up to the end of its last item, as a later body may repeat them.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::proto::digest::{Digest, Hasher, Key};
 use crate::proto::transcript::fields::{Field, acts, constant, field};
 use crate::proto::transcript::plan::Reason;
-use crate::proto::transcript::prefix::{self, Prefix, Tail, find_prefix};
+use crate::proto::transcript::prefix::{self, Prefix, Step, Tail, find_prefix};
 use crate::proto::wire::item::{self, InputItem, ReasoningKey};
 use crate::proto::wire::json::{self, JsonError, Member};
 
@@ -69,17 +69,6 @@ pub struct Chain {
     pub prefix: Option<Prefix>,
 }
 
-/// One link of the visible chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
-    /// Items up to and including the visible one this step stands for.
-    pub items: usize,
-    /// Visible ones among them.
-    pub visible: u32,
-    /// The chain's digest there.
-    pub digest: Digest,
-}
-
 impl Request {
     /// Reads a body. `account` stands for upstream, credential and identity; `known` are prefixes worth trying.
     ///
@@ -132,11 +121,8 @@ impl Request {
         let mut members: Vec<Member> = prefix.members.to_vec();
         members.push(Member { key: "input".into(), value: input });
         members.extend(tail.members);
-        let mut request = match Self::settings(key, account, text.clone(), members) {
-            Ok(request) => request,
-            // A repeated key, for one: the long way names it the same.
-            Err(_) => return None,
-        };
+        // What is wrong with the settings (a repeated key, say) the long way finds as well, and names.
+        let mut request = Self::settings(key, account, text.clone(), members).ok()?;
         if request.scope != prefix.scope {
             return None;
         }

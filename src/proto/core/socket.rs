@@ -1,0 +1,118 @@
+//! What happens to the sockets, told to the heart by their drivers, and what the heart wants of them.
+//!
+//! Chooses no places and knows no requests; `seat` and `core` do.
+
+use std::time::Instant;
+
+use crate::proto::core::Core;
+use crate::proto::core::gate::Refusal;
+use crate::proto::fault::Fault;
+use crate::proto::id::{ConnectionId, TurnId};
+use crate::proto::session::connection::{Action, Verdict};
+use crate::proto::transcript::index::Place;
+use crate::proto::transcript::plan::Reason;
+use crate::proto::wire::event::Event;
+
+impl Core {
+    /// A socket is open.
+    pub fn opened(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.gates.succeeded(connection.account());
+        connection.handle_open(now);
+    }
+
+    /// A socket was refused or could not be had: its turns go over HTTP.
+    pub fn refused(&mut self, now: Instant, id: ConnectionId, refusal: Refusal) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.gates.failed(now, connection.account(), refusal, &self.limits);
+        connection.handle_lost(&Fault::Connect);
+    }
+
+    /// What to do next on a socket; `None` when there is nothing.
+    pub fn poll_action(&mut self, id: ConnectionId) -> Option<Action> {
+        self.connections.get_mut(&id)?.poll_action()
+    }
+
+    /// When [`Self::timeout`] is next due.
+    pub fn poll_timeout(&self, id: ConnectionId) -> Option<Instant> {
+        self.connections.get(&id)?.poll_timeout(&self.limits)
+    }
+
+    /// Time passed on a socket.
+    pub fn timeout(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_timeout(now, &self.limits);
+        }
+    }
+
+    /// A turn's frame is about to be written: false if nobody waits for it any more.
+    pub fn sending(&mut self, now: Instant, id: ConnectionId, turn: TurnId) -> bool {
+        self.connections.get_mut(&id).is_some_and(|connection| connection.handle_send(now, turn))
+    }
+
+    /// A sign of life that is not an event.
+    pub fn heard(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_heard(now);
+        }
+    }
+
+    /// An event: to whom it goes.
+    pub fn event(&mut self, now: Instant, id: ConnectionId, event: &Event) -> Verdict {
+        let Some(connection) = self.connections.get_mut(&id) else { return Verdict::Drop };
+        connection.handle_event(now, event)
+    }
+
+    /// Something that must not be on this wire was.
+    pub fn garbage(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_garbage();
+        }
+    }
+
+    /// A socket ended: its turns hear of `fault`, and what it held is gone. Call `poll_action`, then `closed`.
+    ///
+    /// A frame refused as too big lowers the limit for all that follow.
+    pub fn lost(&mut self, id: ConnectionId, fault: &Fault) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(refused) = connection.refused_frame().filter(|_| *fault == Fault::TooBig) {
+                self.limits.frame = self.limits.frame.min(refused - 1);
+            }
+            connection.handle_lost(fault);
+        }
+    }
+
+    /// A reader on this socket fell behind, or caught up.
+    pub fn lag(&mut self, id: ConnectionId, lagging: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_lag(lagging);
+        }
+    }
+
+    /// No new turns on any socket: the proxy is going down.
+    pub fn retire_all(&mut self) {
+        for connection in self.connections.values_mut() {
+            connection.retire();
+        }
+    }
+
+    /// The socket's task is over: nothing of it remains.
+    pub fn closed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        for (_, lane) in connection.lanes() {
+            if let Some(head) = lane.head() {
+                self.index.set_place(head, Place::Gone(Reason::SocketLost));
+            }
+        }
+    }
+
+    /// The provider refused lanes: sockets opened from now on carry one turn at a time.
+    pub fn degrade(&mut self) {
+        self.degraded = true;
+    }
+
+    /// True once [`Self::degrade`] was called.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+}

@@ -1,0 +1,134 @@
+//! Finds the header that splits one credential into many scopes (F8): some clients put a value that changes with every
+//! call into a header we do not know, and then nothing is ever continued.
+//!
+//! Only watches and names; what counts as identity is `downstream::headers`'s to say. Keeps digests, no values.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use lru::LruCache;
+
+use crate::proto::digest::{Digest, Key};
+
+/// Credentials watched; the one seen longest ago is forgotten first.
+const CREDENTIALS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+
+/// More scopes than this behind one credential, differing in one header, are taken for a mistake.
+const SCOPES: usize = 8;
+
+/// Headers watched for one credential; further ones are not.
+const HEADERS: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Census(Mutex<LruCache<Digest, Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    scopes: BTreeSet<Digest>,
+    values: HashMap<HeaderName, BTreeSet<Digest>>,
+    culprit: Option<HeaderName>,
+}
+
+impl Census {
+    /// Nobody seen yet.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(CREDENTIALS)))
+    }
+
+    /// Notes one request's identity, and names the header that splits its credential, if one does.
+    pub(super) fn note(
+        &self,
+        key: &Key,
+        scope: &Digest,
+        identity: &[(HeaderName, HeaderValue)],
+    ) -> Option<HeaderName> {
+        let credential = credential(key, identity);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.get_or_insert_mut(credential, Seen::default);
+        if seen.culprit.is_some() || seen.scopes.contains(scope) {
+            return seen.culprit.clone();
+        }
+        seen.scopes.insert(*scope);
+        for (name, value) in identity.iter().filter(|(name, _)| !is_credential(name)) {
+            if seen.values.len() < HEADERS || seen.values.contains_key(name) {
+                let mut hasher = key.hasher("header");
+                hasher.field(value.as_bytes());
+                let values = seen.values.entry(name.clone()).or_default();
+                values.insert(hasher.finish());
+            }
+        }
+        if seen.scopes.len() > SCOPES {
+            let mut varying = seen.values.iter().filter(|(_, values)| values.len() > 1);
+            if let (Some((name, _)), None) = (varying.next(), varying.next()) {
+                tracing::warn!(header = %name, "one credential, many scopes: they differ in this header; if it changes with every call, add it to per_turn_headers");
+                seen.culprit = Some(name.clone());
+            }
+            // Enough to judge by; what comes next is judged anew.
+            seen.scopes.clear();
+            seen.values.clear();
+        }
+        seen.culprit.clone()
+    }
+}
+
+fn is_credential(name: &HeaderName) -> bool {
+    *name == AUTHORIZATION || name.as_str() == "api-key"
+}
+
+fn credential(key: &Key, identity: &[(HeaderName, HeaderValue)]) -> Digest {
+    let mut hasher = key.hasher("credential");
+    for (_, value) in identity.iter().filter(|(name, _)| is_credential(name)) {
+        hasher.field(value.as_bytes());
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(census: &Census, headers: &[(&'static str, String)]) -> Option<String> {
+        let key = Key::new([1; 32]);
+        let identity: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::try_from(value).expect("a value"))
+            })
+            .collect();
+        let mut hasher = key.hasher("account");
+        for (name, value) in &identity {
+            hasher.field(name.as_str().as_bytes()).field(value.as_bytes());
+        }
+        census.note(&key, &hasher.finish(), &identity).map(|name| name.to_string())
+    }
+
+    #[test]
+    fn f8_the_one_header_that_varies_is_named_and_only_past_the_limit() {
+        let census = Census::new();
+        for n in 0..=SCOPES {
+            let named = note(
+                &census,
+                &[("authorization", "k".into()), ("x-turn", n.to_string()), ("x-app", "a".into())],
+            );
+            assert_eq!(named.as_deref(), (n == SCOPES).then_some("x-turn"), "{n}");
+        }
+        let other = note(&census, &[("authorization", "other".into()), ("x-turn", "1".into())]);
+        assert_eq!(other, None, "another credential is judged for itself");
+    }
+
+    #[test]
+    fn two_varying_headers_prove_nothing() {
+        let census = Census::new();
+        for n in 0..40 {
+            let headers = [
+                ("authorization", "k".into()),
+                ("x-user", (n % 5).to_string()),
+                ("x-session", n.to_string()),
+            ];
+            assert_eq!(note(&census, &headers), None);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One try of a turn on the wire: the frame up, the events down, as SSE or as one JSON body.
+//!
+//! Dropped before its end, it tells the pool that nobody waits any more: that is how a vanished client is noticed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Response};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::downstream::body::{self, Body, BodyError};
+use crate::proto::core::{Plan, Ticket};
+use crate::proto::dialect::responses::Restorer;
+use crate::proto::fault::Fault;
+use crate::proto::id::ConnectionId;
+use crate::proto::transcript::echo::Listener;
+use crate::proto::transcript::frame::{self, Envelope};
+use crate::proto::transcript::request::Request;
+use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proxy::plan::{self, Told};
+use crate::proxy::{Proxy, reply};
+use crate::upstream::inbox::{Inbox, Message};
+
+/// Events already there are sent down in one piece up to about this size.
+const PIECE: usize = 64 << 10;
+
+/// What a try came to.
+pub(super) enum Answer {
+    /// The first event came, and the client wants a stream.
+    Stream,
+    /// The response is complete, and the client wants one body.
+    Body(String),
+    /// Nothing has gone down yet, and this happened.
+    Fault(Fault),
+}
+
+/// See the module.
+pub(super) struct Try {
+    proxy: Arc<Proxy>,
+    request: Arc<Request>,
+    ticket: Ticket,
+    inbox: Inbox,
+    restorer: Restorer,
+    listener: Listener,
+    /// The event that decided the answer's status, not yet written.
+    first: Option<Event>,
+    received: usize,
+    sent: usize,
+    ended: bool,
+}
+
+impl Try {
+    /// Sends the frame.
+    pub(super) fn start(proxy: &Arc<Proxy>, request: &Arc<Request>, ticket: Ticket, received: usize) -> Self {
+        let lane = ticket.lane.name();
+        let (previous, new_from) = match &ticket.plan {
+            Plan::Delta { previous, new_from, .. } => (Some(&**previous), Some(*new_from)),
+            Plan::Full { previous, .. } => (previous.as_deref(), None),
+        };
+        let frame = frame::write(request, Envelope { stream_id: lane.as_deref(), previous, new_from });
+        let sent = frame.len();
+        let inbox = proxy.pool.submit(&ticket, frame.into());
+        Self {
+            proxy: proxy.clone(),
+            request: request.clone(),
+            ticket,
+            inbox,
+            restorer: Restorer::new(request.anchor.as_deref()),
+            listener: Listener::default(),
+            first: None,
+            received,
+            sent,
+            ended: false,
+        }
+    }
+
+    pub(super) fn is_delta(&self) -> bool {
+        matches!(self.ticket.plan, Plan::Delta { .. })
+    }
+
+    pub(super) fn was_sent(&self) -> bool {
+        self.inbox.wire().is_some()
+    }
+
+    pub(super) fn connection(&self) -> ConnectionId {
+        self.ticket.connection
+    }
+
+    /// Waits until the answer's status is known: the first event of a stream, the last of a body.
+    pub(super) async fn answer(&mut self) -> Answer {
+        loop {
+            let event = match self.inbox.next().await {
+                Message::Event(event) => event,
+                Message::Fault(fault) => return Answer::Fault(fault),
+            };
+            if let Some(error) = self.error(&event) {
+                return Answer::Fault(Fault::Provider(Box::new(error)));
+            }
+            if self.request.stream {
+                self.first = Some(event);
+                return Answer::Stream;
+            }
+            self.listener.hear(&self.proxy.key, &event);
+            self.restorer.hear(&event);
+            if event.kind().is_terminal() {
+                self.settle(&event);
+                return match self.restorer.body(&event) {
+                    Some(body) => Answer::Body(body),
+                    None => Answer::Fault(Fault::Desynchronised),
+                };
+            }
+        }
+    }
+
+    /// An error frame; or a failed response that says only that the one it continued is not there.
+    fn error(&self, event: &Event) -> Option<ProviderError> {
+        match event.kind() {
+            EventKind::Error => Some(ProviderError::of_event(event)),
+            EventKind::Ended => ProviderError::of_response(event)
+                .filter(|error| self.is_delta() && error.class == ErrorClass::NotFound),
+            _ => None,
+        }
+    }
+
+    /// This try is over without an answer.
+    pub(super) fn fail(mut self, fault: &Fault) {
+        self.ended = true;
+        match fault {
+            Fault::Provider(error) => {
+                self.proxy.pool.end(self.ticket.turn, error.class == ErrorClass::NotFound);
+            }
+            _ => self.proxy.pool.abandon(self.ticket.turn),
+        }
+    }
+
+    /// The whole answer as JSON.
+    pub(super) fn body(self, body: String) -> Response<Body> {
+        let mut response = Response::new(body::full(body));
+        self.head(response.headers_mut(), "application/json");
+        response
+    }
+
+    /// The answer as it comes, as SSE.
+    pub(super) fn stream(self, permit: OwnedSemaphorePermit) -> Response<Body> {
+        let mut headers = HeaderMap::new();
+        self.head(&mut headers, "text/event-stream; charset=utf-8");
+        let pieces = futures_util::stream::unfold(Some((self, permit)), |relay| async {
+            let (mut relay, permit) = relay?;
+            let (piece, on) = relay.piece().await;
+            Some((piece, on.then_some((relay, permit))))
+        });
+        let mut response = Response::new(body::stream(pieces));
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn head(&self, headers: &mut HeaderMap, kind: &'static str) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Ok(id) = HeaderValue::try_from(reply::request_id()) {
+            headers.insert("x-request-id", id);
+        }
+        let wire = self.inbox.wire().unwrap_or_default();
+        let told = Told::wire(&self.ticket, &self.request, self.received, self.sent, wire);
+        told.count(&self.proxy.metrics);
+        if self.proxy.settings.plan_header
+            && let Some(value) = told.header()
+        {
+            headers.insert(plan::HEADER, value);
+        }
+    }
+
+    /// The next bytes of the stream, and whether more follow. All events that are there go down together.
+    async fn piece(&mut self) -> (Result<Bytes, BodyError>, bool) {
+        if self.ended {
+            return (Err("the provider's stream broke".into()), false);
+        }
+        let mut out = Vec::new();
+        loop {
+            let message = match self.first.take() {
+                Some(event) => Message::Event(event),
+                None if out.is_empty() => self.inbox.next().await,
+                None if out.len() >= PIECE => return (Ok(out.into()), true),
+                None => match self.inbox.try_next() {
+                    Some(message) => message,
+                    None => return (Ok(out.into()), true),
+                },
+            };
+            let broken = matches!(message, Message::Fault(_));
+            self.write(message, &mut out);
+            if self.ended {
+                // A broken stream ends broken, after the error event, as a dropped REST stream would.
+                return (Ok(out.into()), broken);
+            }
+        }
+    }
+
+    fn write(&mut self, message: Message, out: &mut Vec<u8>) {
+        match message {
+            Message::Event(event) if event.kind() == EventKind::Error => {
+                let error = ProviderError::of_event(&event);
+                self.restorer.write_error(&error, out);
+                self.ended = true;
+                self.proxy.pool.end(self.ticket.turn, false);
+            }
+            Message::Event(event) => {
+                self.listener.hear(&self.proxy.key, &event);
+                self.restorer.write(&event, out);
+                if event.kind().is_terminal() {
+                    self.settle(&event);
+                }
+            }
+            Message::Fault(fault) => {
+                tracing::info!(fault = fault.name(), "stream breaks");
+                self.restorer.write_fault(&fault, out);
+                self.ended = true;
+                self.proxy.pool.abandon(self.ticket.turn);
+            }
+        }
+    }
+
+    /// The last event was read: what it leaves to be continued. Told before the client can see the end, so that its next
+    /// turn finds it.
+    fn settle(&mut self, event: &Event) {
+        self.ended = true;
+        let id = event.response_id().filter(|_| event.kind() == EventKind::Completed);
+        let Some(id) = id else {
+            self.proxy.pool.end(self.ticket.turn, false);
+            return;
+        };
+        let output = self.restorer.output(event);
+        let echo = std::mem::take(&mut self.listener).finish(&self.proxy.key, output.as_deref());
+        self.proxy.pool.settle(self.ticket.turn, &self.request, &id, echo);
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.proxy.metrics.turns_abandoned.increment();
+            self.proxy.pool.abandon(self.ticket.turn);
+        }
+    }
+}

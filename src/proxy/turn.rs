@@ -1,0 +1,195 @@
+//! The life of a turn: read, place, send, wait for the first sign, hand over to the relay; and the ladder's loop.
+//!
+//! Control flow only. Where a turn goes is `proto::core`'s to say, what a fault leads to `proto::session::recovery`'s.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request as HttpRequest, Response};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::downstream::body::Body;
+use crate::downstream::upload::{self, Upload};
+use crate::proto::core::{Placement, Plan, Ticket, Wish};
+use crate::proto::fault::Fault;
+use crate::proto::session::recovery::{self, Progress, Rung};
+use crate::proto::transcript::plan::Reason;
+use crate::proto::transcript::request::Request;
+use crate::proto::wire::event::ErrorClass;
+use crate::proxy::plan::{self, Told};
+use crate::proxy::relay::{Answer, Try};
+use crate::proxy::reply::{self, Problem};
+use crate::proxy::{Proxy, passthrough};
+use crate::upstream::pool::Account;
+
+/// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
+const PARSE_INLINE: usize = 1 << 20;
+
+/// Answers `POST /v1/responses`.
+pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> Response<Body> {
+    // Before the body is read: it is the bodies that take the room.
+    let Ok(permit) = proxy.turns.clone().try_acquire_owned() else {
+        return Problem::overloaded("turns at once", 1).response();
+    };
+    let (parts, mut body) = request.into_parts();
+    let upload = match upload::receive(&parts.headers, &mut body, &proxy.upload_limits()).await {
+        Ok(upload) => upload,
+        Err(error) => return Problem::from(&error).response(),
+    };
+    let account = proxy.account(&parts.headers);
+    let turn = Turn { proxy: proxy.clone(), parts, upload, account, permit };
+    match turn.read().await {
+        Ok(request) => turn.live(Arc::new(request)).await,
+        Err(reason) => turn.fall_back(&reason).await,
+    }
+}
+
+struct Turn {
+    proxy: Arc<Proxy>,
+    parts: Parts,
+    upload: Upload,
+    account: Account,
+    /// One of the turns that may be under way; a stream keeps it to its end.
+    permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    /// The request, or why it goes over HTTP as it came.
+    async fn read(&self) -> Result<Request, Reason> {
+        if asks_for_http(&self.parts.headers) {
+            return Err(Reason::Mode);
+        }
+        if self.parts.uri.query().is_some() {
+            return Err(Reason::Field("query"));
+        }
+        if !is_json(&self.parts.headers) {
+            return Err(Reason::NotUnderstood);
+        }
+        let (proxy, account, body) = (self.proxy.clone(), self.account.clone(), self.upload.body.clone());
+        let large = body.len() > PARSE_INLINE;
+        let parse = move || parse(&proxy, &account, &body);
+        let parsed = if large {
+            // A panic in there is a defect; the provider still gets the client's bytes.
+            tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Reason::NotUnderstood))
+        } else {
+            parse()
+        };
+        let request = parsed?;
+        let profile = &self.proxy.profile;
+        let forbidden =
+            profile.forbidden.and_then(|field| request.value(field)).is_some_and(|value| value != "null");
+        if forbidden || (profile.store_false_only && request.store) {
+            return Err(Reason::Profile);
+        }
+        Ok(request)
+    }
+
+    /// Tries, and tries again as the ladder says.
+    async fn live(self, request: Arc<Request>) -> Response<Body> {
+        let mut wish = Wish::default();
+        let mut progress = Progress { once: request.acts || request.anchor.is_some(), ..Progress::default() };
+        loop {
+            let ticket = match self.proxy.pool.begin(&self.account, &request, &wish) {
+                Placement::Wire(ticket) => self.explained(ticket),
+                Placement::Http(reason, _) => return self.fall_back(&reason).await,
+            };
+            let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len());
+            let fault = match attempt.answer().await {
+                Answer::Stream => return attempt.stream(self.permit),
+                Answer::Body(body) => return attempt.body(body),
+                Answer::Fault(fault) => fault,
+            };
+            progress.delta = attempt.is_delta();
+            progress.sent = attempt.was_sent();
+            let connection = attempt.connection();
+            attempt.fail(&fault);
+            let rung = recovery::next(&fault, progress);
+            tracing::info!(fault = fault.name(), ?rung, "turn recovers");
+            wish = match rung {
+                Rung::FullSame => {
+                    progress.tried_same = true;
+                    self.proxy.metrics.recovered_full_same.increment();
+                    Wish { full: Some(Reason::NotFound), prefer: Some(connection), ..Wish::default() }
+                }
+                Rung::FullNew => {
+                    if lane_refused(&fault) {
+                        self.proxy.pool.degrade();
+                    }
+                    progress.tried_new = true;
+                    self.proxy.metrics.recovered_full_new.increment();
+                    Wish { full: Some(Reason::Recovered), new_socket: true, prefer: None }
+                }
+                Rung::Http => {
+                    self.proxy.metrics.recovered_http.increment();
+                    return self.fall_back(&reason_of(&fault)).await;
+                }
+                Rung::Fail => return reply::fault(&fault),
+            };
+            progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
+        }
+    }
+
+    /// A first turn for a client that seems to make nothing else: the reason is in its headers.
+    fn explained(&self, mut ticket: Ticket) -> Ticket {
+        if let (Plan::Full { reason, .. }, Some(name)) = (&mut ticket.plan, &self.account.split_by)
+            && *reason == Reason::FirstTurn
+        {
+            *reason = Reason::Header(name.to_string());
+        }
+        ticket
+    }
+
+    /// The client's own bytes over HTTP.
+    async fn fall_back(self, reason: &Reason) -> Response<Body> {
+        let told = Told::http(reason, self.upload.raw.len());
+        told.count(&self.proxy.metrics);
+        let Self { proxy, parts, upload, .. } = self;
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let (client, upstream) = (&proxy.client, &proxy.upstream);
+        let sent =
+            passthrough::resend(client, upstream, parts.method, path, &parts.headers, upload.raw).await;
+        let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
+        if proxy.settings.plan_header
+            && let Some(value) = told.header()
+        {
+            response.headers_mut().insert(plan::HEADER, value);
+        }
+        response
+    }
+}
+
+/// Parses by what is known of this client; the long way if that shortcut leads nowhere, for the same answer.
+fn parse(proxy: &Proxy, account: &Account, body: &Bytes) -> Result<Request, Reason> {
+    let known = proxy.pool.prefixes(&account.digest);
+    let request = Request::parse(&proxy.key, &account.digest, body.clone(), &known)?;
+    let shortcut = request.chain.as_ref().is_some_and(|chain| chain.first > 0);
+    if shortcut && !proxy.pool.recognises(&proxy.key, &request) {
+        return Request::parse(&proxy.key, &account.digest, body.clone(), &[]);
+    }
+    Ok(request)
+}
+
+fn asks_for_http(headers: &HeaderMap) -> bool {
+    headers.get("x-tailwire-mode").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"http"))
+}
+
+/// JSON by its content type; a client that names none means JSON, as every provider takes it.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
+    kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().contains("json"))
+}
+
+fn lane_refused(fault: &Fault) -> bool {
+    matches!(fault, Fault::Provider(error) if error.class == ErrorClass::LaneRefused)
+}
+
+fn reason_of(fault: &Fault) -> Reason {
+    match fault {
+        Fault::TooBig => Reason::TooLarge,
+        Fault::Connect => Reason::NoSocket,
+        _ => Reason::Recovered,
+    }
+}
