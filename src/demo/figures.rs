@@ -169,6 +169,11 @@ fn faults(run: &Run, direct: &Run) -> Vec<String> {
             faults.push(format!("{}: turn {} is not a delta: `{}`", run.name, n + 1, turn.plan));
         }
     }
+    for (n, turn) in run.turns.iter().enumerate().filter(|_| run.through) {
+        if field(turn, "received") != Some(turn.body.to_string().as_str()) {
+            faults.push(format!("{}: turn {} had {} bytes, not `{}`", run.name, n + 1, turn.body, turn.plan));
+        }
+    }
     faults
 }
 
@@ -202,8 +207,9 @@ mod tests {
     use super::*;
 
     fn turn(context: &str, plan: &str) -> Turn {
+        let body = if plan.contains("received=1500") { 1500 } else { 1000 };
         let context = Digests { context: context.to_owned(), visible: context.to_owned() };
-        Turn { context, plan: plan.to_owned(), body: 1000, fresh: 100, ..Turn::default() }
+        Turn { context, plan: plan.to_owned(), body, fresh: 100, ..Turn::default() }
     }
 
     fn run(name: &'static str, turns: Vec<Turn>) -> Run {
@@ -226,10 +232,18 @@ mod tests {
         let delta = "plan=delta; grade=exact; items=1/3; received=1000; sent=400; wire=100";
         let good = run("tailwire", vec![turn("a", full), turn("b", delta), turn("c", delta)]);
         assert!(faults(&good, &direct).is_empty());
-        let mut bad = run("tailwire", vec![turn("a", full), turn("x", full)]);
+        let short = delta.replace("received=1000", "received=999");
+        let mut bad =
+            run("tailwire", vec![turn("a", full), turn("x", full), turn("c", &short), turn("d", delta)]);
         bad.violations.push(String::from("TooManyLanes"));
         let found = faults(&bad, &direct).join("\n");
-        for words in ["TooManyLanes", "2 turns, not 3", "turn 2: the model saw", "turn 2 is not a delta"] {
+        for words in [
+            "TooManyLanes",
+            "4 turns, not 3",
+            "turn 2: the model saw",
+            "turn 2 is not a delta",
+            "turn 3 had 1000 bytes",
+        ] {
             assert!(found.contains(words), "{words} in {found}");
         }
     }
