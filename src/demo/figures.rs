@@ -186,7 +186,6 @@ fn field<'a>(turn: &'a Turn, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a share for people")]
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { 1.0 - part as f64 / whole as f64 }
 }

@@ -13,26 +13,22 @@ pub(super) fn table(figures: &Figures) -> String {
     let heads = ["", "up on the wire", "saved", "delta/full/http", "wall", first, "p95"].map(str::to_owned);
     let rows: Vec<[String; COLUMNS]> = std::iter::once(heads).chain(figures.rows.iter().map(cells)).collect();
     text.push_str(&aligned(&rows));
-    for row in &figures.rows {
-        if let Some(sent) = &row.sent {
-            text.push_str(&behind(row, sent));
-        }
+    if let Some(sent) = figures.rows.iter().find_map(|row| row.sent.as_ref()) {
+        text.push_str(&behind(sent));
     }
     text.push_str(&footer(figures));
     text
 }
 
 fn headline(setup: &Setup) -> String {
+    let [instructions, tools, least, most] =
+        [setup.instructions, setup.tools, setup.result_min, setup.result_max].map(configured);
     format!(
-        "A coding agent with {} tool calls: {} of instructions, {} of tools, results of {} to {};\n{} ms round trip, {} Mbit/s \
-         up, {}.",
+        "A coding agent with {} tool calls: {instructions} of instructions, {tools} of tools, results of {least} to {most};\n\
+         {} ms round trip, {} Mbit/s up, {}.",
         setup.calls,
-        size(setup.instructions as u64),
-        size(setup.tools as u64),
-        size(setup.result_min as u64),
-        size(setup.result_max as u64),
         setup.rtt_ms,
-        setup.uplink_bits_per_second / 1_000_000,
+        setup.uplink_bits_per_second as f64 / 1e6,
         if setup.stream { "answers streamed" } else { "answers as one JSON body" }
     )
 }
@@ -69,37 +65,31 @@ fn aligned(rows: &[[String; COLUMNS]]) -> String {
     text
 }
 
-fn behind(row: &Row, sent: &Sent) -> String {
+/// What the bytes are before compression: the same for every run whose turns went the same way.
+fn behind(sent: &Sent) -> String {
     format!(
-        "\n{}: of {} of JSON received, {} sent: {} instructions and tools again with each turn,\n{} new items, {} envelope. \
-         Saved by the delta alone {}, on the wire {}.\n",
-        row.name,
+        "\nOf {} of JSON, {} had to be sent: {} saved by the delta alone. What was sent:\n{} instructions and tools, again \
+         with each turn; {} new items; {} envelope.\n",
         size(sent.received),
         size(sent.sent),
+        per_cent(sent.saved_by_delta),
         size(sent.floor),
         size(sent.new_items),
-        size(sent.envelope),
-        per_cent(sent.saved_by_delta),
-        per_cent(row.saved)
+        size(sent.envelope)
     )
 }
 
 fn footer(figures: &Figures) -> String {
     let mut text = String::from("\n");
     for row in figures.rows.iter().filter(|row| row.sent.is_some()) {
-        let _ = writeln!(text, "{}: contexts equal: {}/{}.", row.name, row.equal, row.turns);
+        let (saved, equal, turns) = (per_cent(row.saved), row.equal, row.turns);
+        let _ = writeln!(text, "{}: {saved} saved on the wire, contexts equal: {equal}/{turns}", row.name);
     }
     let speed = match figures.setup.tokens_per_second {
-        0 => String::from("The model speaks at once, so times show the link alone"),
-        speed => format!("The model speaks {speed} tokens per second"),
+        0 => String::from("The model speaks at once: times show the link alone."),
+        speed => format!("The model speaks {speed} tokens per second."),
     };
-    let _ = writeln!(
-        text,
-        "\nProvider and link are simulated. Modelled: the round trip of each request, the upload at the link's speed, and two round \
-         \ntrips for a new connection (TCP, TLS 1.3). Not modelled: TLS records, loss, the way down, what a provider saves by not \
-         \nreading the history again. {speed}. \"Up on the wire\" is what the provider's sockets received, HTTP headers and \
-         \nWebSocket framing included."
-    );
+    let _ = write!(text, "\n{ABOUT}\n{speed}\n");
     if !figures.faults.is_empty() {
         text.push_str("\nFAILED. These runs contradict what tailwire promises:\n");
         for fault in &figures.faults {
@@ -114,7 +104,6 @@ fn per_cent(share: f64) -> String {
 }
 
 /// A size in the decimal units of networks, to three digits or so.
-#[expect(clippy::cast_precision_loss, reason = "rounded for people")]
 fn size(bytes: u64) -> String {
     match bytes {
         0..=999 => format!("{bytes} B"),
@@ -123,7 +112,22 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// A size as people configure it.
+fn configured(bytes: usize) -> String {
+    if bytes >= 1024 && bytes.is_multiple_of(1024) {
+        format!("{} KiB", bytes / 1024)
+    } else {
+        format!("{bytes} B")
+    }
+}
+
 const COLUMNS: usize = 7;
+
+const ABOUT: &str = "\
+\"Up on the wire\" is what the provider's sockets received, HTTP headers and WebSocket framing included.
+Provider and link are simulated. Modelled: each request's round trip, its upload at the link's speed, and two
+round trips for a new connection (TCP, TLS 1.3). Not modelled: TLS records, loss, the way down, and what a
+provider saves by not reading the history again.";
 
 #[cfg(test)]
 mod tests {
