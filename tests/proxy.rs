@@ -9,5 +9,7 @@ mod agent;
 mod http;
 #[path = "proxy/life.rs"]
 mod life;
+#[path = "proxy/transparency.rs"]
+mod transparency;
 #[path = "support/world.rs"]
 mod world;
