@@ -7,7 +7,13 @@
 mod agent;
 #[path = "support/http.rs"]
 mod http;
+#[path = "proxy/lanes.rs"]
+mod lanes;
 #[path = "proxy/life.rs"]
 mod life;
+#[path = "proxy/tenants.rs"]
+mod tenants;
+#[path = "proxy/transparency.rs"]
+mod transparency;
 #[path = "support/world.rs"]
 mod world;
