@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cli::SimArgs;
+use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
 use crate::proto::core::Core;

@@ -20,7 +20,7 @@ use self::agent::Agent;
 use self::figures::{Figures, Run};
 use self::workload::Workload;
 use crate::app;
-use crate::cli::{DemoArgs, DemoCompression};
+use crate::args::{DemoArgs, DemoCompression};
 use crate::config::{Compression, ProfileName, Settings};
 use crate::sim::script::Link;
 use crate::sim::{self, Script};
@@ -137,7 +137,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::LinkArgs;
+    use crate::args::LinkArgs;
 
     fn arguments(no_stream: bool) -> DemoArgs {
         DemoArgs {

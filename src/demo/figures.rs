@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::agent::Turn;
 use super::workload::Workload;
-use crate::cli::DemoArgs;
+use crate::args::DemoArgs;
 
 /// One run as it was observed.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::text::Writer;
-use crate::cli::DemoArgs;
+use crate::args::DemoArgs;
 
 /// The parts of an agent's requests.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub mod connection;
+pub mod health;
 pub mod lane;
 pub mod profile;
 pub mod recovery;

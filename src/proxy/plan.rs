@@ -1,14 +1,18 @@
 //! What the client and the log are told about a turn: `x-tailwire`, and the counters.
 
+use std::fmt;
+
+use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::proto::core::{Plan, Ticket};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
+use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
 
 /// The header's name (decisions 1).
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
+const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
 
 /// The plan of a turn and its three sizes in bytes.
 #[derive(Debug, Clone)]
@@ -46,16 +50,18 @@ impl Told {
         }
     }
 
-    /// The header's value.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let items = self.items.map(|(new, all)| format!("; items={new}/{all}")).unwrap_or_default();
-        let Self { plan, why, received, sent, wire, .. } = self;
-        let text = format!("plan={plan}; {why}{items}; received={received}; sent={sent}; wire={wire}");
-        HeaderValue::from_str(&text).ok()
+    /// Tells the client, if the settings want it told, and counts the turn.
+    pub(super) fn tell(&self, proxy: &Proxy, headers: &mut HeaderMap) {
+        self.count(&proxy.metrics);
+        if proxy.settings.plan_header
+            && let Ok(value) = HeaderValue::try_from(self.to_string())
+        {
+            headers.insert(HEADER, value);
+        }
     }
 
     /// Counts it, and notes it in the log: sizes and names, no content.
-    pub(super) fn count(&self, metrics: &Metrics) {
+    fn count(&self, metrics: &Metrics) {
         let plan = match self.plan {
             "delta" => &metrics.turns_delta,
             "full" => &metrics.turns_full,
@@ -71,5 +77,16 @@ impl Told {
         let (new, all) = self.items.unwrap_or_default();
         let Self { plan, why, received, sent, wire, .. } = self;
         tracing::info!(plan, why, new, all, received, sent, wire, "turn");
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, why, received, sent, wire, .. } = self;
+        write!(f, "plan={plan}; {why}")?;
+        if let Some((new, all)) = self.items {
+            write!(f, "; items={new}/{all}")?;
+        }
+        write!(f, "; received={received}; sent={sent}; wire={wire}")
     }
 }

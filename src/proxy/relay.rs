@@ -18,7 +18,7 @@ use crate::proto::transcript::echo::Listener;
 use crate::proto::transcript::frame::{self, Envelope};
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
-use crate::proxy::plan::{self, Told};
+use crate::proxy::plan::Told;
 use crate::proxy::{Proxy, reply};
 use crate::upstream::inbox::{Inbox, Message};
 
@@ -160,14 +160,13 @@ impl Try {
         if let Ok(id) = HeaderValue::try_from(reply::request_id()) {
             headers.insert("x-request-id", id);
         }
+        self.told().tell(&self.proxy, headers);
+    }
+
+    /// What is told about this try.
+    pub(super) fn told(&self) -> Told {
         let wire = self.inbox.wire().unwrap_or_default();
-        let told = Told::wire(&self.ticket, &self.request, self.received, self.sent, wire);
-        told.count(&self.proxy.metrics);
-        if self.proxy.settings.plan_header
-            && let Some(value) = told.header()
-        {
-            headers.insert(plan::HEADER, value);
-        }
+        Told::wire(&self.ticket, &self.request, self.received, self.sent, wire)
     }
 
     /// The next bytes of the stream, and whether more follow. All events that are there go down together.

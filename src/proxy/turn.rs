@@ -19,7 +19,7 @@ use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::ErrorClass;
-use crate::proxy::plan::{self, Told};
+use crate::proxy::plan::Told;
 use crate::proxy::relay::{Answer, Try};
 use crate::proxy::reply::{self, Problem};
 use crate::proxy::{Proxy, passthrough};
@@ -104,7 +104,7 @@ impl Turn {
             };
             progress.delta = attempt.is_delta();
             progress.sent = attempt.was_sent();
-            let connection = attempt.connection();
+            let (connection, told) = (attempt.connection(), attempt.told());
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);
             tracing::info!(fault = fault.name(), ?rung, "turn recovers");
@@ -126,7 +126,11 @@ impl Turn {
                     self.proxy.metrics.recovered_http.increment();
                     return self.fall_back(&reason_of(&fault)).await;
                 }
-                Rung::Fail => return reply::fault(&fault),
+                Rung::Fail => {
+                    let mut response = reply::fault(&fault);
+                    told.tell(&self.proxy, response.headers_mut());
+                    return response;
+                }
             };
             progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
         }
@@ -145,18 +149,13 @@ impl Turn {
     /// The client's own bytes over HTTP.
     async fn fall_back(self, reason: &Reason) -> Response<Body> {
         let told = Told::http(reason, self.upload.raw.len());
-        told.count(&self.proxy.metrics);
         let Self { proxy, parts, upload, .. } = self;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);
         let sent =
             passthrough::resend(client, upstream, parts.method, path, &parts.headers, upload.raw).await;
         let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
-        if proxy.settings.plan_header
-            && let Some(value) = told.header()
-        {
-            response.headers_mut().insert(plan::HEADER, value);
-        }
+        told.tell(&proxy, response.headers_mut());
         response
     }
 }

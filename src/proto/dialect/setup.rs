@@ -29,7 +29,8 @@ pub struct Setup {
     in_progress: bool,
     items: BTreeSet<u64>,
     finished: BTreeSet<u64>,
-    parts: BTreeSet<(u64, u64)>,
+    /// Parts by output index, the name of their own index, and that index.
+    parts: BTreeSet<(u64, &'static str, u64)>,
     /// Deltas of calls whose name is not known yet, by output index.
     held: BTreeMap<u64, Vec<Event>>,
 }
@@ -50,8 +51,13 @@ impl Setup {
             }
             EventKind::Completed | EventKind::Ended => {
                 self.create(event, &mut supplied);
-                self.progress(&mut supplied);
-                self.leftovers(output.unwrap_or("[]"), &mut supplied);
+                let mut leftovers = Vec::new();
+                self.leftovers(output.unwrap_or("[]"), &mut leftovers);
+                // A response may fail before it was ever in progress.
+                if event.kind() == EventKind::Completed || !leftovers.is_empty() {
+                    self.progress(&mut supplied);
+                }
+                supplied.append(&mut leftovers);
             }
             EventKind::Error | EventKind::Aside => {}
         }
@@ -110,14 +116,16 @@ impl Setup {
             self.items.insert(index);
             supplied.push(added(index, &item));
         }
-        let Some(part) = event.number("content_index") else { return };
-        if self.parts.insert((index, part))
-            && let Some(empty) = empty_part(event.name())
-        {
-            let id = event.value("item_id").unwrap_or("\"\"");
-            let members =
-                format!(r#""item_id":{id},"output_index":{index},"content_index":{part},"part":{empty}"#);
-            supplied.push(Supplied::Event { name: "response.content_part.added", members });
+        for (name, numbered) in PARTS {
+            let Some(part) = event.number(numbered) else { continue };
+            if self.parts.insert((index, numbered, part))
+                && let Some(empty) = empty_part(event.name())
+            {
+                let id = event.value("item_id").unwrap_or("\"\"");
+                let members =
+                    format!(r#""item_id":{id},"output_index":{index},"{numbered}":{part},"part":{empty}"#);
+                supplied.push(Supplied::Event { name, members });
+            }
         }
     }
 
@@ -168,6 +176,12 @@ fn skeleton(event: &Event) -> Option<String> {
     name.starts_with("reasoning_").then(|| format!(r#"{{"id":{id},"type":"reasoning","summary":[]}}"#))
 }
 
+/// What announces the parts of an item, and the member that numbers them.
+const PARTS: [(&str, &str); 2] = [
+    ("response.content_part.added", "content_index"),
+    ("response.reasoning_summary_part.added", "summary_index"),
+];
+
 /// The part a delta belongs to; `None` for the event that announces it itself, or for one that needs none.
 fn empty_part(name: &str) -> Option<&'static str> {
     match name {
@@ -177,6 +191,9 @@ fn empty_part(name: &str) -> Option<&'static str> {
             Some(r#"{"type":"output_text","text":"","annotations":[],"logprobs":[]}"#)
         }
         "response.refusal.delta" | "response.refusal.done" => Some(r#"{"type":"refusal","refusal":""}"#),
+        "response.reasoning_summary_text.delta" | "response.reasoning_summary_text.done" => {
+            Some(r#"{"type":"summary_text","text":""}"#)
+        }
         "response.reasoning_text.delta" | "response.reasoning_text.done" => {
             Some(r#"{"type":"reasoning_text","text":""}"#)
         }

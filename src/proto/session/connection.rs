@@ -1,20 +1,18 @@
-//! One upstream socket: its lanes, its clocks, its health. Told what happens (`handle_*`), asked what to do (`poll_*`).
+//! One upstream socket: its lanes, and whose its events are. Told what happens (`handle_*`), asked what to do (`poll_*`).
 //!
 //! Order of use: after any `handle_*` the driver asks `poll_action` until it is empty, then sleeps until
-//! `poll_timeout` or the next thing that happens. Does not choose lanes for turns; `core` does.
+//! `poll_timeout` or the next thing that happens. Does not choose lanes for turns; `core` does. Its clocks are `health`'s.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::proto::digest::Digest;
 use crate::proto::fault::Fault;
-use crate::proto::id::{ConnectionId, LaneId, TurnId};
+use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
-use crate::proto::session::lane::{Lane, State};
+use crate::proto::session::health::{Health, Pulse};
+use crate::proto::session::lane::{Heard, Lane, State};
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
-
-/// How long a socket may have been quiet before a new frame is followed by a ping.
-const QUIET: Duration = Duration::from_secs(5);
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +58,7 @@ pub struct Connection {
     /// A reader of one of its turns lags: takes no new turns meanwhile.
     lagging: bool,
     largest_frame: usize,
-    rotate_at: Instant,
-    idle_since: Instant,
-    heard: Instant,
-    pinged: Option<Instant>,
-    ping_asked: bool,
-    abandoned_at: Option<Instant>,
+    health: Health,
     forks: Vec<(TurnId, LaneId)>,
     actions: VecDeque<Action>,
 }
@@ -73,8 +66,6 @@ pub struct Connection {
 impl Connection {
     /// A socket about to be opened.
     pub fn new(now: Instant, id: ConnectionId, account: Digest, limits: &Limits, lanes: u32) -> Self {
-        // Spread by number, not by chance: no randomness below this line, and neighbours still differ.
-        let early = limits.jitter.mul_f64((id.0 % 16) as f64 / 16.0);
         Self {
             id,
             account,
@@ -86,12 +77,7 @@ impl Connection {
             retired: false,
             lagging: false,
             largest_frame: 0,
-            rotate_at: now + limits.rotate_after - early,
-            idle_since: now,
-            heard: now,
-            pinged: None,
-            ping_asked: false,
-            abandoned_at: None,
+            health: Health::new(now, limits, id.0),
             forks: Vec::new(),
             actions: VecDeque::new(),
         }
@@ -112,13 +98,13 @@ impl Connection {
         self.phase != Phase::Closed
             && !self.retired
             && !self.lagging
-            && now < self.rotate_at
+            && !self.health.is_old(now)
             && self.in_flight() < self.max_in_flight
     }
 
     /// True if its age or a fault keeps it from new turns for good.
     pub fn is_retired(&self, now: Instant) -> bool {
-        self.phase == Phase::Closed || self.retired || now >= self.rotate_at
+        self.phase == Phase::Closed || self.retired || self.health.is_old(now)
     }
 
     /// True once closed.
@@ -157,15 +143,12 @@ impl Connection {
 
     /// A lane never used here, if there is one left.
     pub fn new_lane(&mut self, now: Instant) -> Option<LaneId> {
+        if !self.has_new_lane() {
+            return None;
+        }
         let lane = if self.max_names == 0 {
-            if !self.lanes.is_empty() {
-                return None;
-            }
             LaneId::Default
         } else {
-            if self.names == self.max_names {
-                return None;
-            }
             self.names += 1;
             LaneId::Named(self.names - 1)
         };
@@ -182,7 +165,7 @@ impl Connection {
     pub fn reserve(&mut self, now: Instant, lane: LaneId, turn: TurnId, frame: usize) -> bool {
         let reserved = self.lanes.get_mut(&lane).is_some_and(|lane| lane.reserve(now, turn, frame));
         if reserved {
-            self.idle_since = now;
+            self.health.touch(now);
         }
         reserved
     }
@@ -209,8 +192,8 @@ impl Connection {
     /// The handshake succeeded.
     pub fn handle_open(&mut self, now: Instant) {
         self.phase = Phase::Open;
-        self.heard = now;
-        self.idle_since = now;
+        self.health.hear(now);
+        self.health.touch(now);
         self.close_if_done();
     }
 
@@ -222,16 +205,13 @@ impl Connection {
             *sent = true;
         }
         lane.touched = now;
-        if now.saturating_duration_since(self.heard) >= QUIET {
-            self.ping_asked = true;
-        }
+        self.health.send(now);
         true
     }
 
     /// Any sign of life that is not an event.
     pub fn handle_heard(&mut self, now: Instant) {
-        self.heard = now;
-        self.pinged = None;
+        self.health.hear(now);
     }
 
     /// An event: whose it is, and what it does to its lane.
@@ -244,44 +224,28 @@ impl Connection {
         let Ok(id) = event.lane() else { return self.desynchronised() };
         let named = self.max_names > 0;
         let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed() } else { self.desynchronised() };
+            return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
         };
-        lane.touched = now;
-        let turn = match lane.state {
-            State::Waiting { turn, frame, .. } => {
-                self.largest_frame = self.largest_frame.max(frame);
-                turn
+        if let State::Waiting { frame, .. } = lane.state {
+            self.largest_frame = self.largest_frame.max(frame);
+        }
+        let busy = lane.in_flight();
+        let verdict = match lane.handle_event(now, event) {
+            Heard::Unexpected => return self.desynchronised(),
+            Heard::Nobody => Verdict::Drop,
+            Heard::Turn(turn) => {
+                self.release(turn);
+                Verdict::Deliver(turn)
             }
-            State::Streaming { turn } => turn,
-            State::Skipping => {
-                if kind.is_terminal() {
-                    lane.state = ended(kind, event, State::Idle { head: None });
-                    self.after_terminal(now, event);
-                }
-                return Verdict::Drop;
-            }
-            State::Burnt => return Verdict::Drop,
-            State::Idle { .. } | State::Settling { .. } => return self.desynchronised(),
         };
-        lane.state = if kind.is_terminal() {
-            ended(kind, event, State::Settling { turn })
-        } else {
-            State::Streaming { turn }
-        };
-        self.release(turn);
-        if kind.is_terminal() {
+        if kind.is_terminal() && busy {
             self.after_terminal(now, event);
         }
-        Verdict::Deliver(turn)
+        verdict
     }
 
     /// The turn's ending is known: what its lane holds now.
-    pub fn handle_settled(
-        &mut self,
-        now: Instant,
-        turn: TurnId,
-        head: Option<crate::proto::id::HeadId>,
-    ) -> Option<LaneId> {
+    pub fn handle_settled(&mut self, now: Instant, turn: TurnId, head: Option<HeadId>) -> Option<LaneId> {
         let settled = self.lanes.iter_mut().find(|(_, lane)| lane.state == State::Settling { turn });
         let place = settled.map(|(id, lane)| {
             lane.state = State::Idle { head };
@@ -289,17 +253,13 @@ impl Connection {
             *id
         });
         self.release(turn);
-        self.idle_since = now;
+        self.health.touch(now);
         self.close_if_done();
         place
     }
 
     /// The turn's client is gone. A socket nobody listens to is closed, so that generation stops as over REST.
-    pub fn handle_abandoned(
-        &mut self,
-        now: Instant,
-        turn: TurnId,
-    ) -> Option<(LaneId, crate::proto::id::HeadId)> {
+    pub fn handle_abandoned(&mut self, now: Instant, turn: TurnId) -> Option<(LaneId, HeadId)> {
         self.release(turn);
         let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.turn() == Some(turn))?;
         let id = *id;
@@ -309,7 +269,7 @@ impl Connection {
             return before.map(|head| (id, head));
         }
         lane.state = State::Skipping;
-        self.abandoned_at.get_or_insert(now);
+        self.health.abandon(now);
         if !self.has_listeners() {
             self.close();
         }
@@ -321,8 +281,8 @@ impl Connection {
         if self.phase == Phase::Closed {
             return;
         }
-        let turns: Vec<TurnId> = self.lanes.values().filter_map(Lane::turn).collect();
-        self.actions.extend(turns.into_iter().map(|turn| Action::Fault(turn, fault.clone())));
+        let turns = self.lanes.values().filter_map(Lane::turn);
+        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
         for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
             lane.state = State::Burnt;
         }
@@ -350,44 +310,22 @@ impl Connection {
         if self.phase != Phase::Open {
             return;
         }
-        if self.pinged.is_some_and(|at| now >= at + limits.pong) {
-            self.handle_lost(&Fault::SocketLost(None));
-            return;
+        match self.health.pulse(now, limits) {
+            Pulse::Gone => return self.handle_lost(&Fault::SocketLost(None)),
+            Pulse::Ask => self.actions.push_back(Action::Ping),
+            Pulse::Beating => {}
         }
-        if self.ping_asked || (self.pinged.is_none() && now >= self.heard + limits.ping) {
-            self.ping_asked = false;
-            self.pinged.get_or_insert(now);
-            self.actions.push_back(Action::Ping);
-        }
-        self.expire_turns(now, limits);
-        let grace_over = self.abandoned_at.is_some_and(|at| now >= at + limits.abandon_grace);
-        if grace_over && self.lanes.values().any(|lane| lane.state == State::Skipping) {
+        // The socket that swallowed a frame is given up, as is a turn that stopped in mid-stream.
+        for turn in self.lanes.values_mut().filter_map(|lane| lane.expire(now, limits)) {
             self.retired = true;
+            self.actions.push_back(Action::Fault(turn, Fault::Silent));
         }
-        if grace_over {
-            self.abandoned_at = None;
+        if self.health.grace_is_over(now, limits) {
+            self.retired |= self.lanes.values().any(|lane| lane.state == State::Skipping);
         }
-        let idle = self.in_flight() == 0 && now >= self.idle_since + limits.idle;
-        if now >= self.rotate_at || idle {
-            self.retired = true;
-        }
+        let rested = self.in_flight() == 0 && self.health.is_rested(now, limits);
+        self.retired |= rested || self.health.is_old(now);
         self.close_if_done();
-    }
-
-    /// Silence of one turn: the socket that swallowed a frame is given up, as is a turn that stopped in mid-stream.
-    fn expire_turns(&mut self, now: Instant, limits: &Limits) {
-        for lane in self.lanes.values_mut() {
-            let (turn, limit) = match lane.state {
-                State::Waiting { turn, sent: true, .. } => (turn, limits.first_event),
-                State::Streaming { turn } => (turn, limits.silence),
-                _ => continue,
-            };
-            if now >= lane.touched + limit {
-                lane.state = State::Burnt;
-                self.retired = true;
-                self.actions.push_back(Action::Fault(turn, Fault::Silent));
-            }
-        }
     }
 
     // ---- what to do
@@ -402,27 +340,8 @@ impl Connection {
         if self.phase != Phase::Open {
             return None;
         }
-        let mut at = self.pinged.map_or(self.heard + limits.ping, |pinged| pinged + limits.pong);
-        if self.ping_asked {
-            return Some(self.heard);
-        }
-        for lane in self.lanes.values() {
-            match lane.state {
-                State::Waiting { sent: true, .. } => at = at.min(lane.touched + limits.first_event),
-                State::Streaming { .. } => at = at.min(lane.touched + limits.silence),
-                _ => {}
-            }
-        }
-        if let Some(abandoned) = self.abandoned_at {
-            at = at.min(abandoned + limits.abandon_grace);
-        }
-        if !self.retired {
-            at = at.min(self.rotate_at);
-            if self.in_flight() == 0 {
-                at = at.min(self.idle_since + limits.idle);
-            }
-        }
-        Some(at)
+        let clocks = self.health.due(limits, self.retired, self.in_flight() > 0);
+        self.lanes.values().filter_map(|lane| lane.due(limits)).chain([clocks]).min()
     }
 
     // ---- inside
@@ -431,12 +350,9 @@ impl Connection {
         self.lanes.values().any(|lane| lane.turn().is_some())
     }
 
-    fn settling(&self) -> bool {
-        self.lanes.values().any(|lane| matches!(lane.state, State::Settling { .. }))
-    }
-
     fn close_if_done(&mut self) {
-        if self.retired && !self.has_listeners() && !self.settling() {
+        let settling = |lane: &Lane| matches!(lane.state, State::Settling { .. });
+        if self.retired && !self.has_listeners() && !self.lanes.values().any(settling) {
             self.close();
         }
     }
@@ -450,7 +366,7 @@ impl Connection {
 
     /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
     fn after_terminal(&mut self, now: Instant, event: &Event) {
-        self.idle_since = now;
+        self.health.touch(now);
         if event.kind() != EventKind::Error {
             return;
         }
@@ -463,12 +379,18 @@ impl Connection {
     }
 
     /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
-    fn unattributed(&mut self) -> Verdict {
+    fn unattributed(&mut self, event: &Event) -> Verdict {
         self.retired = true;
+        let error = ProviderError::of_event(event);
+        let fault = match error.class {
+            // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
+            ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
+            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
+        };
         for lane in self.lanes.values_mut() {
             if let State::Waiting { turn, .. } = lane.state {
                 lane.state = State::Burnt;
-                self.actions.push_back(Action::Fault(turn, Fault::SocketLost(None)));
+                self.actions.push_back(Action::Fault(turn, fault.clone()));
             }
         }
         self.close_if_done();
@@ -481,8 +403,5 @@ impl Connection {
     }
 }
 
-/// The state a terminal event leaves a lane in.
-fn ended(kind: EventKind, event: &Event, clean: State) -> State {
-    let clean_error = || ProviderError::of_event(event).class == ErrorClass::NotFound;
-    if kind != EventKind::Error || clean_error() { clean } else { State::Burnt }
-}
+#[cfg(test)]
+mod tests;

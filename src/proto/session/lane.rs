@@ -1,10 +1,12 @@
 //! One lane of a connection: a FIFO that serves one turn at a time and remembers its latest response.
 //!
-//! Knows nothing of other lanes, of time limits or of what the turns say.
+//! Knows nothing of other lanes or of what the turns say.
 
 use std::time::Instant;
 
 use crate::proto::id::{HeadId, TurnId};
+use crate::proto::session::Limits;
+use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
 
 /// ```text
 ///            reserve                event                 terminal             settled
@@ -49,6 +51,17 @@ pub enum State {
     Burnt,
 }
 
+/// Whom an event on a lane concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The turn it belongs to.
+    Turn(TurnId),
+    /// Nobody any more.
+    Nobody,
+    /// Nothing was to come here.
+    Unexpected,
+}
+
 /// A lane.
 #[derive(Debug, Clone)]
 pub struct Lane {
@@ -77,6 +90,42 @@ impl Lane {
         true
     }
 
+    /// Takes an event of the provider.
+    pub fn handle_event(&mut self, now: Instant, event: &Event) -> Heard {
+        let terminal = event.kind().is_terminal();
+        let turn = match self.state {
+            State::Waiting { turn, .. } | State::Streaming { turn } => Some(turn),
+            State::Skipping => None,
+            State::Burnt => return Heard::Nobody,
+            State::Idle { .. } | State::Settling { .. } => return Heard::Unexpected,
+        };
+        self.touched = now;
+        self.state = match turn {
+            _ if terminal && !is_clean(event) => State::Burnt,
+            Some(turn) if terminal => State::Settling { turn },
+            Some(turn) => State::Streaming { turn },
+            None if terminal => State::Idle { head: None },
+            None => State::Skipping,
+        };
+        turn.map_or(Heard::Nobody, Heard::Turn)
+    }
+
+    /// The turn, if it has been silent for too long: the lane is burnt, for its answer may still come.
+    pub fn expire(&mut self, now: Instant, limits: &Limits) -> Option<TurnId> {
+        let turn = self.due(limits).filter(|at| now >= *at).and_then(|_| self.turn())?;
+        self.state = State::Burnt;
+        Some(turn)
+    }
+
+    /// When [`Self::expire`] is due.
+    pub fn due(&self, limits: &Limits) -> Option<Instant> {
+        match self.state {
+            State::Waiting { sent: true, .. } => Some(self.touched + limits.first_event),
+            State::Streaming { .. } => Some(self.touched + limits.silence),
+            _ => None,
+        }
+    }
+
     /// The turn that is being served and still has a client.
     pub fn turn(&self) -> Option<TurnId> {
         match self.state {
@@ -101,5 +150,89 @@ impl Lane {
             State::Idle { head } => head,
             _ => None,
         }
+    }
+}
+
+/// True if nothing more follows this terminal event: after an `error` a `response.failed` may still come, except where
+/// the request was refused for its parent.
+fn is_clean(event: &Event) -> bool {
+    event.kind() != EventKind::Error || ProviderError::of_event(event).class == ErrorClass::NotFound
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    const TURN: TurnId = TurnId(1);
+
+    fn event(text: &'static str) -> Event {
+        Event::parse(Bytes::from_static(text.as_bytes())).expect("an event")
+    }
+
+    #[test]
+    fn the_states_as_drawn() {
+        let waiting = State::Waiting { turn: TURN, before: Some(HeadId(1)), sent: true, frame: 9 };
+        let streaming = State::Streaming { turn: TURN };
+        let idle = State::Idle { head: Some(HeadId(1)) };
+        let (turn, nobody, unexpected) = (Heard::Turn(TURN), Heard::Nobody, Heard::Unexpected);
+        let delta = event(r#"{"type":"response.output_text.delta"}"#);
+        let end = event(r#"{"type":"response.completed"}"#);
+        let error = event(r#"{"type":"error","error":{"code":"server_error","message":"m"}}"#);
+        let not_found = event(r#"{"type":"error","error":{"code":"previous_response_not_found"}}"#);
+        let settling = State::Settling { turn: TURN };
+        for (before, event, heard, after) in [
+            (waiting, &delta, turn, streaming),
+            (waiting, &end, turn, settling),
+            (waiting, &not_found, turn, settling),
+            (waiting, &error, turn, State::Burnt),
+            (streaming, &delta, turn, streaming),
+            (streaming, &end, turn, settling),
+            (streaming, &error, turn, State::Burnt),
+            (State::Skipping, &delta, nobody, State::Skipping),
+            (State::Skipping, &end, nobody, State::Idle { head: None }),
+            (State::Skipping, &error, nobody, State::Burnt),
+            (State::Burnt, &end, nobody, State::Burnt),
+            (idle, &delta, unexpected, idle),
+            (settling, &end, unexpected, settling),
+        ] {
+            let now = Instant::now();
+            let mut lane = Lane { state: before, ..Lane::new(now) };
+            assert_eq!(
+                (lane.handle_event(now, event), lane.state),
+                (heard, after),
+                "{before:?} {}",
+                event.name()
+            );
+        }
+    }
+
+    #[test]
+    fn only_an_idle_unheld_lane_can_be_given() {
+        let now = Instant::now();
+        let mut lane = Lane::new(now);
+        assert!(lane.is_empty());
+        lane.holds = 1;
+        assert!(!lane.reserve(now, TURN, 1) && !lane.is_empty());
+        lane.holds = 0;
+        assert!(lane.reserve(now, TURN, 1));
+        assert_eq!((lane.turn(), lane.in_flight(), lane.head()), (Some(TURN), true, None));
+        assert!(!lane.reserve(now, TurnId(2), 1));
+    }
+
+    #[test]
+    fn only_what_was_sent_can_be_late() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut lane = Lane::new(start);
+        lane.reserve(start, TURN, 1);
+        assert_eq!(lane.due(&limits), None);
+        lane.state = State::Waiting { turn: TURN, before: None, sent: true, frame: 1 };
+        assert_eq!(lane.due(&limits), Some(start + limits.first_event));
+        assert_eq!(lane.expire(start + Duration::from_secs(1), &limits), None);
+        assert_eq!(lane.expire(start + limits.first_event, &limits), Some(TURN));
+        assert_eq!((lane.state, lane.expire(start + limits.silence, &limits)), (State::Burnt, None));
     }
 }

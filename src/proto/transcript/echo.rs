@@ -85,6 +85,9 @@ impl Echo {
     /// # Errors
     /// The first rule it breaks.
     pub fn follow(&self, key: &Key, request: &Request, from: usize) -> Result<Followed, Reason> {
+        if from == request.items() {
+            return Err(Reason::NothingNew);
+        }
         let mut open: Vec<bool> = vec![true; self.said.len()];
         let mut at = from;
         while at < request.items() {
