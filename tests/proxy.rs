@@ -7,6 +7,8 @@
 mod agent;
 #[path = "support/http.rs"]
 mod http;
+#[path = "proxy/input.rs"]
+mod input;
 #[path = "proxy/lanes.rs"]
 mod lanes;
 #[path = "proxy/life.rs"]

@@ -43,7 +43,7 @@ fn normal(value: &Value, ids: &mut Vec<String>) -> Value {
 }
 
 /// Everything a client reads of an answer.
-fn read(reply: &Reply) -> Vec<Value> {
+pub(crate) fn read(reply: &Reply) -> Vec<Value> {
     let mut ids = Vec::new();
     if !reply.is_stream() {
         return vec![normal(&reply.json(), &mut ids)];

@@ -12,6 +12,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[derive(Clone, Debug)]
@@ -64,6 +65,19 @@ impl Client {
         tokio::spawn(connection);
         sender.send_request(request).await.unwrap()
     }
+}
+
+/// Sends bytes as they are, says no more if `ends`, and reads until the other side ends. An end by reset counts.
+pub(crate) async fn raw(addr: SocketAddr, bytes: &[u8], ends: bool) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    // A server that has heard enough need not listen to the rest.
+    let _ = stream.write_all(bytes).await;
+    if ends {
+        let _ = stream.shutdown().await;
+    }
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
 }
 
 #[derive(Clone, Debug)]

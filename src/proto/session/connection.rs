@@ -222,6 +222,7 @@ impl Connection {
             return Verdict::Drop;
         }
         let Ok(id) = event.lane() else { return self.desynchronised() };
+        let id = self.meant(event).unwrap_or(id);
         let named = self.max_names > 0;
         let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
             return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
@@ -376,6 +377,17 @@ impl Connection {
             ErrorClass::Answer => self.retired |= self.max_names == 0,
         }
         self.close_if_done();
+    }
+
+    /// Whose an error is that names no lane of ours: the only turn's, if just one is out. The socket goes all the same.
+    fn meant(&mut self, event: &Event) -> Option<LaneId> {
+        let nameless = event.kind() == EventKind::Error
+            && event.lane().is_ok_and(|id| id == LaneId::Default && !self.lanes.contains_key(&id));
+        let out = |lane: &Lane| lane.in_flight() && !matches!(lane.state, State::Waiting { sent: false, .. });
+        let mut out = self.lanes.iter().filter(|(_, lane)| nameless && out(lane)).map(|(id, _)| *id);
+        let only = out.next().filter(|_| out.next().is_none());
+        self.retired |= only.is_some();
+        only
     }
 
     /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
