@@ -204,7 +204,8 @@ fn turn(socket: &mut Socket, outbox: &mut VecDeque<Outgoing>, cx: &mut Context<'
 }
 
 pub(super) fn judge(event: &Value) -> Finding {
-    let said = event["error"]["message"].as_str().or(event["message"].as_str()).unwrap_or("no reason given");
+    let said =
+        event["error"]["message"].as_str().or_else(|| event["message"].as_str()).unwrap_or("no reason given");
     let about_lanes = said.contains("stream_id") || event["error"]["param"] == "stream_id";
     if event["stream_id"] == LANE {
         Finding::works("lanes", "many turns at once share a socket")
