@@ -12,7 +12,9 @@ use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
 use crate::proto::session::health::{Health, Pulse};
 use crate::proto::session::lane::{Heard, Lane, State};
-use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proto::wire::event::{Event, EventKind};
+
+mod error;
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -363,50 +365,6 @@ impl Connection {
             self.phase = Phase::Closed;
             self.actions.push_back(Action::Close);
         }
-    }
-
-    /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
-    fn after_terminal(&mut self, now: Instant, event: &Event) {
-        self.health.touch(now);
-        if event.kind() != EventKind::Error {
-            return;
-        }
-        match ProviderError::of_event(event).class {
-            ErrorClass::NotFound => {}
-            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
-            ErrorClass::Answer => self.retired |= self.max_names == 0,
-        }
-        self.close_if_done();
-    }
-
-    /// Whose an error is that names no lane of ours: the only turn's, if just one is out. The socket goes all the same.
-    fn meant(&mut self, event: &Event) -> Option<LaneId> {
-        let nameless = event.kind() == EventKind::Error
-            && event.lane().is_ok_and(|id| id == LaneId::Default && !self.lanes.contains_key(&id));
-        let out = |lane: &Lane| lane.in_flight() && !matches!(lane.state, State::Waiting { sent: false, .. });
-        let mut out = self.lanes.iter().filter(|(_, lane)| nameless && out(lane)).map(|(id, _)| *id);
-        let only = out.next().filter(|_| out.next().is_none());
-        self.retired |= only.is_some();
-        only
-    }
-
-    /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
-    fn unattributed(&mut self, event: &Event) -> Verdict {
-        self.retired = true;
-        let error = ProviderError::of_event(event);
-        let fault = match error.class {
-            // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
-            ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
-            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
-        };
-        for lane in self.lanes.values_mut() {
-            if let State::Waiting { turn, .. } = lane.state {
-                lane.state = State::Burnt;
-                self.actions.push_back(Action::Fault(turn, fault.clone()));
-            }
-        }
-        self.close_if_done();
-        Verdict::Drop
     }
 
     fn desynchronised(&mut self) -> Verdict {

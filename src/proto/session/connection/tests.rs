@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::digest::Key;
+use crate::proto::wire::event::ErrorClass;
 
 const A: TurnId = TurnId(1);
 const B: TurnId = TurnId(2);
@@ -102,6 +103,38 @@ fn an_error_without_a_lane_is_everybodys_who_has_heard_nothing() {
     assert_eq!(socket.hear(a, COMPLETED), Verdict::Deliver(A));
     socket.connection.handle_settled(socket.now, A, None);
     assert_eq!(socket.actions(), [Action::Close]);
+}
+
+#[test]
+fn an_error_without_a_lane_is_the_only_turn_s() {
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    // A turn whose frame has not gone out cannot be meant.
+    let waiting = socket.connection.new_lane(socket.now).expect("a lane is left");
+    assert!(socket.connection.reserve(socket.now, waiting, B, 100));
+    socket.hear(lane, CREATED);
+    assert_eq!(socket.hear_text(&format!("{{{ERROR}}}")), Verdict::Deliver(A));
+    assert!(socket.connection.is_retired(socket.now));
+    assert_eq!(socket.actions(), []);
+}
+
+#[test]
+fn a_refusal_of_lanes_is_every_waiting_turn_s() {
+    let mut socket = Socket::new(32);
+    socket.send(A);
+    socket.send(B);
+    let refusal = r#"{"type":"error","status":400,"error":{"message":"Unsupported parameter: stream_id"}}"#;
+    assert_eq!(socket.hear_text(refusal), Verdict::Drop);
+    let actions = socket.actions();
+    let told = |turn| {
+        let is = |action: &&Action| {
+            matches!(action, Action::Fault(whose, Fault::Provider(error))
+                if *whose == turn && error.class == ErrorClass::LaneRefused)
+        };
+        actions.iter().filter(is).count()
+    };
+    assert_eq!((told(A), told(B)), (1, 1));
+    assert_eq!(actions.last(), Some(&Action::Close));
 }
 
 #[test]
