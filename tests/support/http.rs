@@ -3,6 +3,7 @@
 //! Shares no code with the proxy: SSE and `x-tailwire` are parsed here anew.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -48,7 +49,7 @@ impl Client {
 
     pub(crate) async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
         let (parts, body) = self.open(method, path, body.into()).await.into_parts();
-        let collected = body.collect().await.unwrap();
+        let collected = soon(body.collect()).await.unwrap();
         let trailers = collected.trailers().cloned().unwrap_or_default();
         Reply { status: parts.status, headers: parts.headers, trailers, body: collected.to_bytes() }
     }
@@ -63,9 +64,16 @@ impl Client {
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        sender.send_request(request).await.unwrap()
+        soon(sender.send_request(request)).await.unwrap()
     }
 }
+
+/// Nothing in these tests may hang: what has not come by then does not come.
+async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("no answer")
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends bytes as they are, says no more if `ends`, and reads until the other side ends. An end by reset counts.
 pub(crate) async fn raw(addr: SocketAddr, bytes: &[u8], ends: bool) -> String {
@@ -76,7 +84,7 @@ pub(crate) async fn raw(addr: SocketAddr, bytes: &[u8], ends: bool) -> String {
         let _ = stream.shutdown().await;
     }
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let _ = soon(stream.read_to_end(&mut answer)).await;
     String::from_utf8(answer).unwrap()
 }
 
