@@ -252,15 +252,9 @@ impl Core {
         if !request.store || !self.index.head(head).is_some_and(|head| head.is_in(&request.scope)) {
             return elsewhere;
         }
-        let size = frame::size(request, None);
-        match self.delta_seat(now, account, request, head, size) {
-            Ok((seat, false)) => {
-                let plan = Plan::Full { reason: Reason::ClientAnchor, previous: Some(anchor.into()) };
-                let past = Past::anchored();
-                Placement::Wire(self.ticket(now, account, request, seat, plan, past, false))
-            }
-            _ => elsewhere,
-        }
+        let Ok(seat) = self.held_seat(now, head) else { return elsewhere };
+        let plan = Plan::Full { reason: Reason::ClientAnchor, previous: Some(anchor.into()) };
+        Placement::Wire(self.ticket(now, account, request, seat, plan, Past::anchored(), false))
     }
 
     /// A completed turn: its response becomes a head, and its lane holds it. Without an echo it is only an ending.

@@ -32,18 +32,12 @@ impl Core {
         head: HeadId,
         size: usize,
     ) -> Result<(Seat, bool), Reason> {
-        let (place, stored, branchy) = match self.index.head(head) {
-            Some(head) => (head.place.clone(), head.stored, head.branchy),
-            None => return Err(Reason::HistoryChanged),
-        };
-        let reason = match place {
-            Place::Lane(id, lane) => match self.lane_seat(now, id, lane, head, branchy) {
-                Ok(seat) => return Ok((seat, false)),
-                Err(reason) => reason,
-            },
-            Place::Gone(reason) => reason,
+        let reason = match self.held_seat(now, head) {
+            Ok(seat) => return Ok((seat, false)),
+            Err(reason) => reason,
         };
         // A stored response can be continued on any lane, unless this scope was seen not to store.
+        let stored = self.index.head(head).is_some_and(|head| head.stored);
         if stored && !self.unstored.contains(&request.scope) {
             let home = self.connection_of(head);
             return self
@@ -52,6 +46,16 @@ impl Core {
                 .ok_or(Reason::Busy);
         }
         Err(reason)
+    }
+
+    /// The place where `head` is held, or a fork beside it.
+    pub(super) fn held_seat(&mut self, now: Instant, head: HeadId) -> Result<Seat, Reason> {
+        let Some(found) = self.index.head(head) else { return Err(Reason::HistoryChanged) };
+        let branchy = found.branchy;
+        match found.place.clone() {
+            Place::Lane(id, lane) => self.lane_seat(now, id, lane, head, branchy),
+            Place::Gone(reason) => Err(reason),
+        }
     }
 
     /// The head's own lane, or a fork beside it.
