@@ -224,7 +224,7 @@ impl Connection {
         let Ok(id) = event.lane() else { return self.desynchronised() };
         let named = self.max_names > 0;
         let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed() } else { self.desynchronised() };
+            return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
         };
         if let State::Waiting { frame, .. } = lane.state {
             self.largest_frame = self.largest_frame.max(frame);
@@ -287,11 +287,6 @@ impl Connection {
             lane.state = State::Burnt;
         }
         self.close();
-    }
-
-    /// Something that must not happen did: the socket cannot be trusted.
-    pub fn handle_garbage(&mut self) {
-        self.desynchronised();
     }
 
     /// A reader fell behind, or caught up.
@@ -379,12 +374,18 @@ impl Connection {
     }
 
     /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
-    fn unattributed(&mut self) -> Verdict {
+    fn unattributed(&mut self, event: &Event) -> Verdict {
         self.retired = true;
+        let error = ProviderError::of_event(event);
+        let fault = match error.class {
+            // Nothing is run on such a socket: the turns hear why, and the ladder knows what to do.
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Fault::Provider(Box::new(error)),
+            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
+        };
         for lane in self.lanes.values_mut() {
             if let State::Waiting { turn, .. } = lane.state {
                 lane.state = State::Burnt;
-                self.actions.push_back(Action::Fault(turn, Fault::SocketLost(None)));
+                self.actions.push_back(Action::Fault(turn, fault.clone()));
             }
         }
         self.close_if_done();
