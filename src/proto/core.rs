@@ -168,7 +168,8 @@ impl Core {
                 Some(_) => Placement::Http(Reason::ClientAnchor, None),
             };
         }
-        if let Some(probe) = self.gates.check(now, account) {
+        let room = self.has_room(account);
+        if let Some(probe) = self.gates.check(now, account, room) {
             let probe = probe.then(|| self.open(now, *account));
             return Placement::Http(Reason::NoSocket, probe);
         }
@@ -245,7 +246,7 @@ impl Core {
     fn begin_anchored(&mut self, now: Instant, account: &Digest, request: &Request) -> Placement {
         let elsewhere = Placement::Http(Reason::ClientAnchor, None);
         let Some(anchor) = request.anchor.as_deref() else { return elsewhere };
-        if self.gates.check(now, account).is_some() || frame::size(request, None) > self.limits.frame {
+        if self.gates.check(now, account, false).is_some() || frame::size(request, None) > self.limits.frame {
             return elsewhere;
         }
         let Some(head) = self.index.by_response(account, anchor) else { return elsewhere };

@@ -126,9 +126,7 @@ impl Core {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        let of_account =
-            self.connections.values().filter(|c| c.account() == account && !c.is_closed()).count();
-        if of_account < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets {
+        if self.has_room(account) {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
@@ -138,6 +136,12 @@ impl Core {
             Some((touched, Seat { connection: *id, lane, open: false, fork_of: None }))
         });
         oldest.min_by_key(|(touched, _)| *touched).map(|(_, seat)| seat)
+    }
+
+    /// True if this account may have another socket.
+    pub(super) fn has_room(&self, account: &Digest) -> bool {
+        let of_account = self.connections.values().filter(|c| c.account() == account && !c.is_closed());
+        of_account.count() < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets
     }
 
     /// Takes the place.
