@@ -168,7 +168,8 @@ impl Core {
                 Some(_) => Placement::Http(Reason::ClientAnchor, None),
             };
         }
-        if let Some(probe) = self.gates.check(now, account) {
+        let room = self.has_room(account);
+        if let Some(probe) = self.gates.check(now, account, room) {
             let probe = probe.then(|| self.open(now, *account));
             return Placement::Http(Reason::NoSocket, probe);
         }
@@ -245,22 +246,16 @@ impl Core {
     fn begin_anchored(&mut self, now: Instant, account: &Digest, request: &Request) -> Placement {
         let elsewhere = Placement::Http(Reason::ClientAnchor, None);
         let Some(anchor) = request.anchor.as_deref() else { return elsewhere };
-        if self.gates.check(now, account).is_some() || frame::size(request, None) > self.limits.frame {
+        if self.gates.check(now, account, false).is_some() || frame::size(request, None) > self.limits.frame {
             return elsewhere;
         }
         let Some(head) = self.index.by_response(account, anchor) else { return elsewhere };
         if !request.store || !self.index.head(head).is_some_and(|head| head.is_in(&request.scope)) {
             return elsewhere;
         }
-        let size = frame::size(request, None);
-        match self.delta_seat(now, account, request, head, size) {
-            Ok((seat, false)) => {
-                let plan = Plan::Full { reason: Reason::ClientAnchor, previous: Some(anchor.into()) };
-                let past = Past::anchored();
-                Placement::Wire(self.ticket(now, account, request, seat, plan, past, false))
-            }
-            _ => elsewhere,
-        }
+        let Ok(seat) = self.held_seat(now, head) else { return elsewhere };
+        let plan = Plan::Full { reason: Reason::ClientAnchor, previous: Some(anchor.into()) };
+        Placement::Wire(self.ticket(now, account, request, seat, plan, Past::anchored(), false))
     }
 
     /// A completed turn: its response becomes a head, and its lane holds it. Without an echo it is only an ending.

@@ -32,18 +32,12 @@ impl Core {
         head: HeadId,
         size: usize,
     ) -> Result<(Seat, bool), Reason> {
-        let (place, stored, branchy) = match self.index.head(head) {
-            Some(head) => (head.place.clone(), head.stored, head.branchy),
-            None => return Err(Reason::HistoryChanged),
-        };
-        let reason = match place {
-            Place::Lane(id, lane) => match self.lane_seat(now, id, lane, head, branchy) {
-                Ok(seat) => return Ok((seat, false)),
-                Err(reason) => reason,
-            },
-            Place::Gone(reason) => reason,
+        let reason = match self.held_seat(now, head) {
+            Ok(seat) => return Ok((seat, false)),
+            Err(reason) => reason,
         };
         // A stored response can be continued on any lane, unless this scope was seen not to store.
+        let stored = self.index.head(head).is_some_and(|head| head.stored);
         if stored && !self.unstored.contains(&request.scope) {
             let home = self.connection_of(head);
             return self
@@ -52,6 +46,16 @@ impl Core {
                 .ok_or(Reason::Busy);
         }
         Err(reason)
+    }
+
+    /// The place where `head` is held, or a fork beside it.
+    pub(super) fn held_seat(&mut self, now: Instant, head: HeadId) -> Result<Seat, Reason> {
+        let Some(found) = self.index.head(head) else { return Err(Reason::HistoryChanged) };
+        let branchy = found.branchy;
+        match found.place.clone() {
+            Place::Lane(id, lane) => self.lane_seat(now, id, lane, head, branchy),
+            Place::Gone(reason) => Err(reason),
+        }
     }
 
     /// The head's own lane, or a fork beside it.
@@ -122,9 +126,7 @@ impl Core {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        let of_account =
-            self.connections.values().filter(|c| c.account() == account && !c.is_closed()).count();
-        if of_account < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets {
+        if self.has_room(account) {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
@@ -134,6 +136,12 @@ impl Core {
             Some((touched, Seat { connection: *id, lane, open: false, fork_of: None }))
         });
         oldest.min_by_key(|(touched, _)| *touched).map(|(_, seat)| seat)
+    }
+
+    /// True if this account may have another socket.
+    pub(super) fn has_room(&self, account: &Digest) -> bool {
+        let of_account = self.connections.values().filter(|c| c.account() == account && !c.is_closed());
+        of_account.count() < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets
     }
 
     /// Takes the place.

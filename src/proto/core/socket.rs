@@ -66,7 +66,7 @@ impl Core {
     /// Something that must not be on this wire was.
     pub fn garbage(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.handle_garbage();
+            connection.handle_lost(&Fault::Desynchronised);
         }
     }
 

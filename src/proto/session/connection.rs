@@ -290,11 +290,6 @@ impl Connection {
         self.close();
     }
 
-    /// Something that must not happen did: the socket cannot be trusted.
-    pub fn handle_garbage(&mut self) {
-        self.desynchronised();
-    }
-
     /// A reader fell behind, or caught up.
     pub fn handle_lag(&mut self, lagging: bool) {
         self.lagging = lagging;

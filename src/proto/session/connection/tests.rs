@@ -105,6 +105,23 @@ fn an_error_without_a_lane_is_everybodys_who_has_heard_nothing() {
 }
 
 #[test]
+fn lanes_refused_without_naming_one_is_told_to_all_as_it_is() {
+    let mut socket = Socket::new(32);
+    socket.send(A);
+    socket.send(B);
+    let refusal = r#"{"type":"error","status":400,"error":{"code":"unsupported_parameter","message":"Unsupported parameter: stream_id","param":"stream_id"}}"#;
+    assert_eq!(socket.hear_text(refusal), Verdict::Drop);
+    let told = socket.actions();
+    let class = |action: &Action| match action {
+        Action::Fault(turn, Fault::Provider(error)) => Some((*turn, error.class)),
+        _ => None,
+    };
+    let refused = ErrorClass::LaneRefused;
+    assert_eq!(told.iter().filter_map(class).collect::<Vec<_>>(), [(A, refused), (B, refused)]);
+    assert_eq!(told.last(), Some(&Action::Close));
+}
+
+#[test]
 fn after_an_error_its_lane_is_burnt_and_without_lanes_the_socket() {
     for (lanes, accepts) in [(32, true), (0, false)] {
         let mut socket = Socket::new(lanes);
