@@ -241,11 +241,17 @@ impl Connection {
         if kind == EventKind::Aside {
             return Verdict::Drop;
         }
-        let Ok(id) = event.lane() else { return self.desynchronised() };
         let named = self.max_names > 0;
-        let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed() } else { self.desynchronised() };
+        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
+        let id = match event.lane().ok().filter(ours) {
+            Some(id) => id,
+            None if kind != EventKind::Error => return self.desynchronised(),
+            None => match self.only_suspect(event) {
+                Some(id) => id,
+                None => return self.unattributed(),
+            },
         };
+        let Some(lane) = self.lanes.get_mut(&id) else { return self.desynchronised() };
         lane.touched = now;
         let turn = match lane.state {
             State::Waiting { turn, frame, .. } => {
@@ -460,6 +466,17 @@ impl Connection {
             ErrorClass::Answer => self.retired |= self.max_names == 0,
         }
         self.close_if_done();
+    }
+
+    /// Whose an error without a lane must be: the only turn there is. An aged socket's may be about no turn at all, and
+    /// leaves those under way alone.
+    fn only_suspect(&self, event: &Event) -> Option<LaneId> {
+        let mut suspects =
+            self.lanes.iter().filter(|(_, lane)| lane.in_flight() || lane.state == State::Burnt);
+        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
+        let under_way = !matches!(lane.state, State::Waiting { sent: true, .. });
+        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
+        (!(under_way && aged)).then_some(*id)
     }
 
     /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
