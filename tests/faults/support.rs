@@ -89,6 +89,10 @@ pub(crate) fn script(width: Width) -> Script {
     Script { limits, deflate: true, ..Script::default() }
 }
 
+pub(crate) fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
 /// Waits for a condition that nobody signals.
 pub(crate) async fn until(about: &str, mut condition: impl FnMut() -> bool) {
     let polled = async {
@@ -111,6 +115,7 @@ pub(crate) async fn within<T>(about: &str, future: impl Future<Output = T>) -> T
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
     pub(crate) key: String,
+    name: &'static str,
     pub(crate) stream: bool,
     pub(crate) store: bool,
     pub(crate) tools: Value,
@@ -118,8 +123,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(key: impl Into<String>, stream: bool) -> Self {
-        Self { key: key.into(), stream, store: false, tools: json!([]), history: Vec::new() }
+    pub(crate) fn new(key: impl Into<String>, name: &'static str, stream: bool) -> Self {
+        Self { key: key.into(), name, stream, store: false, tools: json!([]), history: Vec::new() }
     }
 
     pub(crate) fn body(&self) -> Value {
@@ -129,8 +134,8 @@ impl Agent {
 
     /// The user says something; `wish` is a directive for the simulated model.
     pub(crate) fn ask(&mut self, wish: &str) {
-        let number = self.history.len();
-        self.history.push(json!({ "role": "user", "content": format!("Item {number}: go on. [sim {wish}]") }));
+        let text = format!("{}, item {}: go on. [sim {wish}]", self.name, self.history.len());
+        self.history.push(json!({ "role": "user", "content": text }));
     }
 
     /// Takes an answer into the history, and the outputs of its calls.
@@ -138,8 +143,11 @@ impl Agent {
         for item in response["output"].as_array().unwrap() {
             self.history.push(item.clone());
         }
-        for call in response["output"].as_array().unwrap().iter().filter(|item| item["type"] == "function_call") {
-            let output = json!({ "type": "function_call_output", "call_id": call["call_id"], "output": "done" });
+        for call in
+            response["output"].as_array().unwrap().iter().filter(|item| item["type"] == "function_call")
+        {
+            let output =
+                json!({ "type": "function_call_output", "call_id": call["call_id"], "output": "done" });
             self.history.push(output);
         }
     }
