@@ -97,6 +97,7 @@ impl Turn {
             };
             progress.delta = attempt.is_delta();
             progress.sent = attempt.was_sent();
+            progress.begun = attempt.has_begun();
             let connection = attempt.connection();
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);
