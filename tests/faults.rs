@@ -9,3 +9,5 @@
 mod recovery;
 #[path = "faults/support.rs"]
 mod support;
+#[path = "faults/upgrade.rs"]
+mod upgrade;

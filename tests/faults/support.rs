@@ -18,7 +18,7 @@ use tailwire::sim::{self, Script};
 use tokio::net::TcpStream;
 
 /// How long a test waits for what should already be on its way.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How many responses the provider, and so the proxy, has in flight on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,17 +119,26 @@ pub(crate) struct Agent {
     pub(crate) stream: bool,
     pub(crate) store: bool,
     pub(crate) tools: Value,
+    pub(crate) instructions: String,
     history: Vec<Value>,
 }
 
 impl Agent {
     pub(crate) fn new(key: impl Into<String>, name: &'static str, stream: bool) -> Self {
-        Self { key: key.into(), name, stream, store: false, tools: json!([]), history: Vec::new() }
+        Self {
+            key: key.into(),
+            name,
+            stream,
+            store: false,
+            tools: json!([]),
+            instructions: "Be brief.".to_owned(),
+            history: Vec::new(),
+        }
     }
 
     pub(crate) fn body(&self) -> Value {
         json!({ "model": "gpt-sim", "store": self.store, "stream": self.stream, "tools": self.tools,
-            "instructions": "Be brief.", "input": self.history })
+            "instructions": self.instructions, "input": self.history })
     }
 
     /// The user says something; `wish` is a directive for the simulated model.
