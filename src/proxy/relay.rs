@@ -47,6 +47,7 @@ pub(super) struct Try {
     first: Option<Event>,
     received: usize,
     sent: usize,
+    begun: bool,
     ended: bool,
 }
 
@@ -71,6 +72,7 @@ impl Try {
             first: None,
             received,
             sent,
+            begun: false,
             ended: false,
         }
     }
@@ -81,6 +83,10 @@ impl Try {
 
     pub(super) fn was_sent(&self) -> bool {
         self.inbox.wire().is_some()
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     pub(super) fn connection(&self) -> ConnectionId {
@@ -97,6 +103,7 @@ impl Try {
             if let Some(error) = self.error(&event) {
                 return Answer::Fault(Fault::Provider(Box::new(error)));
             }
+            self.begun = true;
             if self.request.stream {
                 self.first = Some(event);
                 return Answer::Stream;

@@ -104,6 +104,7 @@ impl Turn {
             };
             progress.delta = attempt.is_delta();
             progress.sent = attempt.was_sent();
+            progress.begun = attempt.has_begun();
             let (connection, told) = (attempt.connection(), attempt.told());
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);

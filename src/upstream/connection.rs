@@ -220,7 +220,10 @@ impl Driver<'_> {
         while self.writing.is_none() {
             let Some((turn, frame)) = self.waiting.pop_front() else { return };
             if !self.heart.lock().sending(Instant::now(), self.id, turn) {
-                self.outlets.remove(&turn);
+                if let Some(outlet) = self.outlets.remove(&turn) {
+                    // Mostly nobody listens; but an unattributable error may have struck while the frame was queued.
+                    outlet.fail(Fault::SocketLost(None));
+                }
                 continue;
             }
             self.writing = Some((turn, self.socket.bytes_written()));

@@ -221,12 +221,17 @@ impl Connection {
         if kind == EventKind::Aside {
             return Verdict::Drop;
         }
-        let Ok(id) = event.lane() else { return self.desynchronised() };
-        let id = self.meant(event).unwrap_or(id);
         let named = self.max_names > 0;
-        let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
+        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
+        let id = match event.lane().ok().filter(ours) {
+            Some(id) => id,
+            None if kind != EventKind::Error => return self.desynchronised(),
+            None => match self.only_suspect(event) {
+                Some(id) => id,
+                None => return self.unattributed(event),
+            },
         };
+        let Some(lane) = self.lanes.get_mut(&id) else { return self.desynchronised() };
         if let State::Waiting { frame, .. } = lane.state {
             self.largest_frame = self.largest_frame.max(frame);
         }
@@ -374,13 +379,15 @@ impl Connection {
         self.close_if_done();
     }
 
-    /// Whose an error is that names no lane of ours: the only turn's, if just one is out. The socket goes all the same.
-    fn meant(&mut self, event: &Event) -> Option<LaneId> {
-        let nameless = event.kind() == EventKind::Error
-            && event.lane().is_ok_and(|id| id == LaneId::Default && !self.lanes.contains_key(&id));
-        let out = |lane: &Lane| lane.in_flight() && !matches!(lane.state, State::Waiting { sent: false, .. });
-        let mut out = self.lanes.iter().filter(|(_, lane)| nameless && out(lane)).map(|(id, _)| *id);
-        let only = out.next().filter(|_| out.next().is_none());
+    /// Whose an error without a lane must be: the only turn there is. An aged socket's may be about no turn at all, and
+    /// leaves those under way alone. The socket takes no new turns all the same.
+    fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
+        let mut suspects =
+            self.lanes.iter().filter(|(_, lane)| lane.in_flight() || lane.state == State::Burnt);
+        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
+        let under_way = !matches!(lane.state, State::Waiting { sent: true, .. });
+        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
+        let only = (!(under_way && aged)).then_some(*id);
         self.retired |= only.is_some();
         only
     }

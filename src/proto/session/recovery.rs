@@ -26,6 +26,8 @@ pub struct Progress {
     pub delta: bool,
     /// Its frame may have reached the provider.
     pub sent: bool,
+    /// An event of it has come: the provider took the frame and ran it.
+    pub begun: bool,
     /// A byte has gone down to the client.
     pub relayed: bool,
     /// The turn has hosted tools that act, or names the response to continue itself: never run twice.
@@ -51,6 +53,8 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Rung::Http,
             ErrorClass::NotFound | ErrorClass::Answer => Rung::Fail,
         },
+        // Not about the frame that was taken and run, and a repeat like any other.
+        Fault::TooBig if progress.begun && (progress.once || progress.rerun) => Rung::Fail,
         Fault::Connect | Fault::TooBig => Rung::Http,
         Fault::SocketLost(_) | Fault::Silent | Fault::Desynchronised => lost(progress),
         Fault::SlowReader | Fault::ShuttingDown => Rung::Fail,
@@ -97,6 +101,9 @@ mod tests {
             (provider(ErrorClass::Answer), start, Rung::Fail),
             (Fault::Connect, once, Rung::Http),
             (Fault::TooBig, once, Rung::Http),
+            (Fault::TooBig, Progress { begun: true, ..start }, Rung::Http),
+            (Fault::TooBig, Progress { begun: true, ..once }, Rung::Fail),
+            (Fault::TooBig, Progress { begun: true, ..rerun }, Rung::Fail),
             (Fault::SocketLost(None), start, Rung::FullNew),
             (Fault::SocketLost(Some(1006)), once, Rung::Fail),
             (Fault::SocketLost(None), unsent, Rung::FullNew),
