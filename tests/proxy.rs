@@ -9,10 +9,16 @@ mod agent;
 mod http;
 #[path = "proxy/input.rs"]
 mod input;
+#[path = "proxy/judge.rs"]
+mod judge;
 #[path = "proxy/lanes.rs"]
 mod lanes;
 #[path = "proxy/life.rs"]
 mod life;
+#[path = "proxy/passthrough.rs"]
+mod passthrough;
+#[path = "proxy/shutdown.rs"]
+mod shutdown;
 #[path = "proxy/tenants.rs"]
 mod tenants;
 #[path = "proxy/transparency.rs"]

@@ -258,10 +258,12 @@ async fn a_repeated_request_continues_its_parent() {
     }
 }
 
+type Edit = fn(&mut Vec<Value>);
+
 #[tokio::test]
 async fn an_edited_history_goes_in_full() {
     let world = World::plain().await;
-    let edits: [(&str, fn(&mut Vec<Value>)); 6] = [
+    let edits: [(&str, Edit); 6] = [
         ("first-turn", |history| history[0]["content"] = json!("other words")),
         ("echo-missing", |history| drop(history.remove(1))),
         ("echo-changed", |history| history[1]["content"][0]["text"] = json!("not what it said")),

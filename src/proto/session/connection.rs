@@ -12,7 +12,9 @@ use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
 use crate::proto::session::health::{Health, Pulse};
 use crate::proto::session::lane::{Heard, Lane, State};
-use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proto::wire::event::{Event, EventKind};
+
+mod error;
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -363,52 +365,6 @@ impl Connection {
             self.phase = Phase::Closed;
             self.actions.push_back(Action::Close);
         }
-    }
-
-    /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
-    fn after_terminal(&mut self, now: Instant, event: &Event) {
-        self.health.touch(now);
-        if event.kind() != EventKind::Error {
-            return;
-        }
-        match ProviderError::of_event(event).class {
-            ErrorClass::NotFound => {}
-            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
-            ErrorClass::Answer => self.retired |= self.max_names == 0,
-        }
-        self.close_if_done();
-    }
-
-    /// Whose an error without a lane must be: the only turn there is. An aged socket's may be about no turn at all, and
-    /// leaves those under way alone. The socket takes no new turns all the same.
-    fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
-        let mut suspects =
-            self.lanes.iter().filter(|(_, lane)| lane.in_flight() || lane.state == State::Burnt);
-        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
-        let under_way = !matches!(lane.state, State::Waiting { sent: true, .. });
-        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
-        let only = (!(under_way && aged)).then_some(*id);
-        self.retired |= only.is_some();
-        only
-    }
-
-    /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
-    fn unattributed(&mut self, event: &Event) -> Verdict {
-        self.retired = true;
-        let error = ProviderError::of_event(event);
-        let fault = match error.class {
-            // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
-            ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
-            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
-        };
-        for lane in self.lanes.values_mut() {
-            if let State::Waiting { turn, .. } = lane.state {
-                lane.state = State::Burnt;
-                self.actions.push_back(Action::Fault(turn, fault.clone()));
-            }
-        }
-        self.close_if_done();
-        Verdict::Drop
     }
 
     fn desynchronised(&mut self) -> Verdict {

@@ -178,9 +178,12 @@ impl Request {
         Some(&self.text.as_str()[span.clone()])
     }
 
-    /// Number of items, where they could be counted.
+    /// Number of items; a text is one.
     pub fn items(&self) -> usize {
-        self.chain.as_ref().map_or(0, |chain| chain.items)
+        match &self.chain {
+            Some(chain) => chain.items,
+            None => json::elements(&self.text.as_str()[self.input.clone()]).map_or(1, |items| items.len()),
+        }
     }
 
     /// The body.

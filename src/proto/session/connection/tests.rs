@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::digest::Key;
+use crate::proto::wire::event::ErrorClass;
 
 const A: TurnId = TurnId(1);
 const B: TurnId = TurnId(2);
@@ -119,6 +120,19 @@ fn lanes_refused_without_naming_one_is_told_to_all_as_it_is() {
     let refused = ErrorClass::LaneRefused;
     assert_eq!(told.iter().filter_map(class).collect::<Vec<_>>(), [(A, refused), (B, refused)]);
     assert_eq!(told.last(), Some(&Action::Close));
+}
+
+#[test]
+fn an_error_without_a_lane_is_the_only_turn_s() {
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    // A turn whose frame has not gone out cannot be meant.
+    let waiting = socket.connection.new_lane(socket.now).expect("a lane is left");
+    assert!(socket.connection.reserve(socket.now, waiting, B, 100));
+    socket.hear(lane, CREATED);
+    assert_eq!(socket.hear_text(&format!("{{{ERROR}}}")), Verdict::Deliver(A));
+    assert!(socket.connection.is_retired(socket.now));
+    assert_eq!(socket.actions(), []);
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! Errors on a socket: whose they are, and what they cost the socket. What the turn then does is `recovery`'s.
+
+use std::time::Instant;
+
+use crate::proto::fault::Fault;
+use crate::proto::id::LaneId;
+use crate::proto::session::connection::{Action, Connection, Verdict};
+use crate::proto::session::lane::{Lane, State};
+use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+
+impl Connection {
+    /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
+    pub(super) fn after_terminal(&mut self, now: Instant, event: &Event) {
+        self.health.touch(now);
+        if event.kind() != EventKind::Error {
+            return;
+        }
+        match ProviderError::of_event(event).class {
+            ErrorClass::NotFound => {}
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
+            ErrorClass::Answer => self.retired |= self.max_names == 0,
+        }
+        self.close_if_done();
+    }
+
+    /// Whose an error without a lane must be: the only turn that is out. An aged socket's may be about no turn at all, and
+    /// leaves those under way alone. The socket takes no new turns all the same.
+    pub(super) fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
+        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
+        let out = |lane: &Lane| lane.state == State::Burnt || (lane.in_flight() && !unsent(lane));
+        let mut suspects = self.lanes.iter().filter(|(_, lane)| out(lane));
+        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
+        let under_way = !matches!(lane.state, State::Waiting { .. });
+        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
+        let only = (!(under_way && aged)).then_some(*id);
+        self.retired |= only.is_some();
+        only
+    }
+
+    /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
+    pub(super) fn unattributed(&mut self, event: &Event) -> Verdict {
+        self.retired = true;
+        let error = ProviderError::of_event(event);
+        let fault = match error.class {
+            // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
+            ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
+            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
+        };
+        for lane in self.lanes.values_mut() {
+            if let State::Waiting { turn, .. } = lane.state {
+                lane.state = State::Burnt;
+                self.actions.push_back(Action::Fault(turn, fault.clone()));
+            }
+        }
+        self.close_if_done();
+        Verdict::Drop
+    }
+}
