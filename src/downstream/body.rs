@@ -33,7 +33,7 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// A body of chunks as they come; an error breaks it, once the chunks before it had time to go down.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
-    Lingering::new(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
+    Lingering::over(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
 }
 
 /// Somebody else's body (an upstream response), trailers included.
@@ -42,7 +42,16 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    Lingering::new(body.map_err(Into::into).boxed_unsync())
+    Lingering::over(body.map_err(Into::into).boxed_unsync())
+}
+
+/// The same body; `kept` is let go with it.
+pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
+    let frames = body.map_frame(move |frame| {
+        let _ = &kept;
+        frame
+    });
+    frames.boxed_unsync()
 }
 
 /// A body fed by another task, at most `depth` chunks (at least one) ahead of the client.
@@ -124,7 +133,7 @@ struct Lingering {
 }
 
 impl Lingering {
-    fn new(body: Body) -> Body {
+    fn over(body: Body) -> Body {
         Self { body, broken: None }.boxed_unsync()
     }
 }

@@ -136,11 +136,6 @@ impl Outlet {
     pub fn sent(&self, wire: u64) {
         self.0.wire.store(wire.max(1), Ordering::Relaxed);
     }
-
-    /// True once nobody will read.
-    pub fn is_orphaned(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
 }
 
 impl Inbox {

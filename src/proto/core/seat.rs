@@ -7,6 +7,7 @@ use crate::proto::core::{Core, Plan, Ticket, Turn};
 use crate::proto::digest::Digest;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::connection::Connection;
+use crate::proto::session::lane::{Lane, State};
 use crate::proto::transcript::frame;
 use crate::proto::transcript::index::{Past, Place};
 use crate::proto::transcript::plan::Reason;
@@ -107,7 +108,8 @@ impl Core {
             .collect();
         own.sort_by_key(|id| (Some(*id) != home, id.0));
         if new_socket {
-            own.clear();
+            // One that is being opened is as new; turns that lost a socket together need not open one each.
+            own.retain(|id| self.connections.get(id).is_some_and(Connection::is_connecting));
         }
         let keep = self.limits.keep_head;
         for id in &own {
@@ -120,13 +122,12 @@ impl Core {
             let own_lane = (single && Some(*id) == home).then_some(LaneId::Default);
             let old = idle_lane(connection).filter(|(_, touched)| stale(*touched)).map(|(lane, _)| lane);
             let lane = empty.or(own_lane).or_else(|| connection.new_lane(now)).or(old);
-            if let Some(lane) =
-                lane.filter(|lane| connection.lane(*lane).is_some_and(|l| l.holds == 0 && !l.in_flight()))
-            {
+            let is_free = |lane: &Lane| lane.holds == 0 && matches!(lane.state, State::Idle { .. });
+            if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(is_free)) {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        if self.has_room(account) {
+        if self.has_room(account) && self.gates.check(now, account, false).is_none() {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
@@ -163,7 +164,7 @@ impl Core {
             Plan::Full { .. } => None,
         };
         if let Some(connection) = self.connections.get_mut(&seat.connection) {
-            if let Some(head) = connection.lane(seat.lane).and_then(crate::proto::session::lane::Lane::head) {
+            if let Some(head) = connection.lane(seat.lane).and_then(Lane::head) {
                 self.index.set_place(head, Place::Gone(Reason::LaneAdvanced));
             }
             let size = frame::size(request, new_from);

@@ -32,6 +32,8 @@ pub struct Progress {
     pub relayed: bool,
     /// The turn has hosted tools that act, or names the response to continue itself: never run twice.
     pub once: bool,
+    /// The turn names the response to continue itself.
+    pub anchored: bool,
     /// A resend on the same socket was tried.
     pub tried_same: bool,
     /// A resend on a new socket was tried.
@@ -48,6 +50,8 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
     match fault {
         Fault::Provider(error) => match error.class {
             ErrorClass::NotFound if progress.delta && !progress.tried_same => Rung::FullSame,
+            // What the client named may well be found over HTTP; here it was refused before it was run.
+            ErrorClass::NotFound if progress.anchored => Rung::Http,
             // Refused before it was run: safe whatever the turn does.
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Rung::Http,
@@ -95,6 +99,7 @@ mod tests {
             (provider(ErrorClass::NotFound), start, Rung::FullSame),
             (provider(ErrorClass::NotFound), Progress { tried_same: true, ..start }, Rung::Fail),
             (provider(ErrorClass::NotFound), Progress { delta: false, ..start }, Rung::Fail),
+            (provider(ErrorClass::NotFound), Progress { delta: false, anchored: true, ..once }, Rung::Http),
             (provider(ErrorClass::ConnectionLimit), once, Rung::FullNew),
             (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
             (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
