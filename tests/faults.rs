@@ -5,6 +5,8 @@
 //! Not here: what a healthy turn looks like; the rules of the simulated provider itself.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "faults/cancel.rs"]
+mod cancel;
 #[path = "faults/recovery.rs"]
 mod recovery;
 #[path = "faults/support.rs"]

@@ -173,6 +173,14 @@ impl Agent {
         answer.plan()
     }
 
+    /// The same for a stream whose body was read elsewhere.
+    pub(crate) async fn assert_stream(&self, world: &World, body: &str, about: &str) -> Value {
+        let headers = [("content-type".parse().unwrap(), "text/event-stream".parse().unwrap())];
+        let headers = headers.into_iter().collect();
+        let answer = Answer { status: 200, headers, body: body.to_owned(), broken: false };
+        world.assert_right(self, &answer, about).await
+    }
+
     pub(crate) async fn turn(&mut self, world: &World, wish: &str, about: &str) -> String {
         self.ask(wish);
         self.finish(world, about).await
