@@ -9,6 +9,8 @@
 mod cancel;
 #[path = "faults/recovery.rs"]
 mod recovery;
+#[path = "faults/slow.rs"]
+mod slow;
 #[path = "faults/support.rs"]
 mod support;
 #[path = "faults/upgrade.rs"]
