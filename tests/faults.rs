@@ -9,6 +9,8 @@
 mod cancel;
 #[path = "faults/recovery.rs"]
 mod recovery;
+#[path = "faults/rotation.rs"]
+mod rotation;
 #[path = "faults/slow.rs"]
 mod slow;
 #[path = "faults/support.rs"]

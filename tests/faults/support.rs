@@ -35,7 +35,7 @@ pub(crate) struct World {
     pub(crate) sim: sim::Running,
     pub(crate) proxy: app::Running,
     /// Sees every request in full, over HTTP, with nothing in between.
-    reference: sim::Running,
+    pub(crate) reference: sim::Running,
 }
 
 impl World {
