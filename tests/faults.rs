@@ -5,8 +5,14 @@
 //! Not here: what a healthy turn looks like; the rules of the simulated provider itself.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "faults/cancel.rs"]
+mod cancel;
 #[path = "faults/recovery.rs"]
 mod recovery;
+#[path = "faults/rotation.rs"]
+mod rotation;
+#[path = "faults/slow.rs"]
+mod slow;
 #[path = "faults/support.rs"]
 mod support;
 #[path = "faults/upgrade.rs"]

@@ -124,6 +124,8 @@ impl Driver<'_> {
             }
             match self.step(commands).await {
                 Step::Command(Some(Command::Create { turn, frame, outlet })) => {
+                    // Placed just before the others reached their bound: it must not wait for their readers.
+                    self.paused = false;
                     self.outlets.insert(turn, outlet);
                     self.waiting.push_back((turn, frame));
                 }
@@ -309,7 +311,9 @@ impl Driver<'_> {
         }
     }
 
+    /// A reader caught up, left, or was given up.
     fn relieve(&mut self) {
+        self.outlets.retain(|_, outlet| !outlet.is_orphaned());
         let worst = |level: Backlog| self.outlets.values().any(|outlet| outlet.backlog() == level);
         let (full, lagging) = (worst(Backlog::Full), worst(Backlog::Full) || worst(Backlog::Lagging));
         self.paused &= full;

@@ -3,11 +3,14 @@
 //! Knows how to ask and how to read an answer; which answer is right for a fault is the tests' to say.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
@@ -16,6 +19,7 @@ use tailwire::config::{ProfileName, Settings};
 use tailwire::sim::script::Limits;
 use tailwire::sim::{self, Script};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 /// How long a test waits for what should already be on its way.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,7 +35,7 @@ pub(crate) struct World {
     pub(crate) sim: sim::Running,
     pub(crate) proxy: app::Running,
     /// Sees every request in full, over HTTP, with nothing in between.
-    reference: sim::Running,
+    pub(crate) reference: sim::Running,
 }
 
 impl World {
@@ -173,6 +177,14 @@ impl Agent {
         answer.plan()
     }
 
+    /// The same for a stream whose body was read elsewhere.
+    pub(crate) async fn assert_stream(&self, world: &World, body: &str, about: &str) -> Value {
+        let headers = [("content-type".parse().unwrap(), "text/event-stream".parse().unwrap())];
+        let headers = headers.into_iter().collect();
+        let answer = Answer { status: 200, headers, body: body.to_owned(), broken: false };
+        world.assert_right(self, &answer, about).await
+    }
+
     pub(crate) async fn turn(&mut self, world: &World, wish: &str, about: &str) -> String {
         self.ask(wish);
         self.finish(world, about).await
@@ -252,24 +264,32 @@ pub(crate) enum Version {
 /// Sends a request on a connection of its own; the task is the connection, and dies with an abort.
 pub(crate) async fn open(
     version: Version,
-    addr: std::net::SocketAddr,
+    addr: SocketAddr,
     request: Request<Full<Bytes>>,
-) -> (impl Future<Output = hyper::Result<Response<Incoming>>>, tokio::task::JoinHandle<()>) {
-    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
-    if version == Version::Http1 {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-        let task = tokio::spawn(async move { drop(connection.await) });
-        let response = async move { sender.send_request(request).await };
-        return (futures_util::future::Either::Left(response), task);
-    }
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    let task = tokio::spawn(async move { drop(connection.await) });
-    let response = async move { sender.send_request(request).await };
-    (futures_util::future::Either::Right(response), task)
+) -> (impl Future<Output = hyper::Result<Response<Incoming>>>, JoinHandle<()>) {
+    exchange(version, TcpStream::connect(addr).await.unwrap(), request).await
 }
 
-pub(crate) fn request(addr: std::net::SocketAddr, key: &str, body: &Value) -> Request<Full<Bytes>> {
+/// The same on a connection that is there.
+pub(crate) async fn exchange(
+    version: Version,
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> (impl Future<Output = hyper::Result<Response<Incoming>>>, JoinHandle<()>) {
+    let io = TokioIo::new(stream);
+    if version == Version::Http1 {
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        let task = tokio::spawn(async move { drop(connection.await) });
+        return (Either::Left(async move { sender.send_request(request).await }), task);
+    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(64 << 10);
+    let (mut sender, connection) = builder.handshake(io).await.unwrap();
+    let task = tokio::spawn(async move { drop(connection.await) });
+    (Either::Right(async move { sender.send_request(request).await }), task)
+}
+
+pub(crate) fn request(addr: SocketAddr, key: &str, body: &Value) -> Request<Full<Bytes>> {
     Request::post(format!("http://{addr}/v1/responses"))
         .header("host", addr.to_string())
         .header("authorization", format!("Bearer {key}"))
@@ -278,7 +298,7 @@ pub(crate) fn request(addr: std::net::SocketAddr, key: &str, body: &Value) -> Re
         .unwrap()
 }
 
-async fn post(addr: std::net::SocketAddr, key: &str, body: &Value) -> Answer {
+async fn post(addr: SocketAddr, key: &str, body: &Value) -> Answer {
     let (response, _connection) = open(Version::Http1, addr, request(addr, key, body)).await;
     Answer::read(response.await.unwrap()).await
 }
