@@ -73,6 +73,11 @@ impl Running {
         self.proxy.pool().sockets()
     }
 
+    /// Bytes that wait for clients, of all turns.
+    pub fn buffered(&self) -> usize {
+        self.proxy.pool.buffered()
+    }
+
     /// Accepts no more; requests in flight may end within the drain time, then they are cut.
     pub async fn stop(self) {
         self.stage.send_replace(Stage::Draining);

@@ -148,6 +148,28 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_promise_is_loud() {
+        let setup = Setup {
+            version: "0",
+            calls: 1,
+            instructions: 8192,
+            tools: 1000,
+            result_min: 1,
+            result_max: 1,
+            rtt_ms: 40,
+            uplink_bits_per_second: 20_000_000,
+            tokens_per_second: 0,
+            stream: true,
+        };
+        let mut figures = Figures { setup, rows: Vec::new(), faults: Vec::new() };
+        assert!(!table(&figures).contains("FAILED"));
+        figures.faults.push(String::from("tailwire: turn 2 is not a delta"));
+        assert!(table(&figures).ends_with(
+            "FAILED. These runs contradict what tailwire promises:\n  tailwire: turn 2 is not a delta\n"
+        ));
+    }
+
+    #[test]
     fn sizes_and_shares() {
         assert_eq!([size(999), size(1000), size(5_312_345)], ["999 B", "1.0 kB", "5.31 MB"]);
         assert_eq!(per_cent(0.9789), "97.9 %");

@@ -14,6 +14,15 @@ use crate::telemetry::metrics::Metrics;
 /// The header's name (decisions 1).
 const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
 
+/// Bytes that went up for a turn on sockets, tries in vain included.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    /// JSON of the frames.
+    pub(super) sent: usize,
+    /// The same on the wire.
+    pub(super) wire: u64,
+}
+
 /// The plan of a turn and its three sizes in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
@@ -28,25 +37,25 @@ pub(super) struct Told {
 
 impl Told {
     /// A turn on the wire.
-    pub(super) fn wire(ticket: &Ticket, request: &Request, received: usize, sent: usize, wire: u64) -> Self {
+    pub(super) fn wire(ticket: &Ticket, request: &Request, received: usize, spent: Spent) -> Self {
         let all = request.items();
         let (plan, why, reason, new) = match &ticket.plan {
             Plan::Delta { new_from, grade, .. } => ("delta", format!("grade={grade}"), None, all - new_from),
             Plan::Full { reason, .. } => ("full", format!("reason={reason}"), Some(reason.label()), all),
         };
-        Self { plan, why, reason, items: Some((new, all)), received, sent, wire }
+        Self { plan, why, reason, items: Some((new, all)), received, sent: spent.sent, wire: spent.wire }
     }
 
-    /// A turn over plain HTTP: what came went up as it was.
-    pub(super) fn http(reason: &Reason, received: usize) -> Self {
+    /// A turn over plain HTTP: what came went up as it was, after what was spent on sockets.
+    pub(super) fn http(reason: &Reason, received: usize, spent: Spent) -> Self {
         Self {
             plan: "http",
             why: format!("reason={reason}"),
             reason: Some(reason.label()),
             items: None,
             received,
-            sent: received,
-            wire: received as u64,
+            sent: received + spent.sent,
+            wire: received as u64 + spent.wire,
         }
     }
 

@@ -67,6 +67,7 @@ pub(super) async fn run(
         relief,
         outbox: VecDeque::new(),
         writing: None,
+        moved: 0,
         waiting: VecDeque::new(),
         outlets: HashMap::new(),
         paused: false,
@@ -96,6 +97,8 @@ struct Driver<'a> {
     outbox: VecDeque<Outgoing>,
     /// The turn whose frame is being written, and the socket's byte count before it.
     writing: Option<(TurnId, u64)>,
+    /// Bytes written when the clock last struck.
+    moved: u64,
     /// Frames behind it; as many as the socket has turns in flight.
     waiting: VecDeque<(TurnId, Bytes)>,
     outlets: HashMap<TurnId, Outlet>,
@@ -121,6 +124,8 @@ impl Driver<'_> {
             }
             match self.step(commands).await {
                 Step::Command(Some(Command::Create { turn, frame, outlet })) => {
+                    // Placed just before the others reached their bound: it must not wait for their readers.
+                    self.paused = false;
                     self.outlets.insert(turn, outlet);
                     self.waiting.push_back((turn, frame));
                 }
@@ -134,14 +139,7 @@ impl Driver<'_> {
                     self.lost(&Fault::SocketLost(None));
                 }
                 Step::Relief => self.relieve(),
-                Step::Timeout => {
-                    let now = Instant::now();
-                    let mut core = self.heart.lock();
-                    if self.paused {
-                        core.heard(now, self.id);
-                    }
-                    core.timeout(now, self.id);
-                }
+                Step::Timeout => self.timeout(),
             }
             self.write_next();
         }
@@ -220,7 +218,10 @@ impl Driver<'_> {
         while self.writing.is_none() {
             let Some((turn, frame)) = self.waiting.pop_front() else { return };
             if !self.heart.lock().sending(Instant::now(), self.id, turn) {
-                self.outlets.remove(&turn);
+                if let Some(outlet) = self.outlets.remove(&turn) {
+                    // Mostly nobody listens; but an unattributable error may have struck while the frame was queued.
+                    outlet.fail(Fault::SocketLost(None));
+                }
                 continue;
             }
             self.writing = Some((turn, self.socket.bytes_written()));
@@ -232,12 +233,24 @@ impl Driver<'_> {
         }
     }
 
+    /// Time passed. While we do not read, or are still writing, silence is no sign of death.
+    fn timeout(&mut self) {
+        let now = Instant::now();
+        let moved = self.socket.bytes_written() > self.moved;
+        self.moved = self.socket.bytes_written();
+        let mut core = self.heart.lock();
+        if self.paused || (self.writing.is_some() && moved) {
+            core.excused(now, self.id);
+        }
+        core.timeout(now, self.id);
+    }
+
     fn written(&mut self) {
-        if let Some((turn, before)) = self.writing.take()
-            && let Some(outlet) = self.outlets.get(&turn)
-        {
+        let Some((turn, before)) = self.writing.take() else { return };
+        if let Some(outlet) = self.outlets.get(&turn) {
             outlet.sent(self.socket.bytes_written() - before);
         }
+        self.heart.lock().excused(Instant::now(), self.id);
     }
 
     fn receive(&mut self, received: Received) {
@@ -249,7 +262,11 @@ impl Driver<'_> {
             },
             Received::Binary => self.heart.lock().garbage(self.id),
             Received::Ping | Received::Pong => self.heart.lock().heard(now, self.id),
-            Received::Closed { code: Some(1009), .. } | Received::TooLarge => self.lost(&Fault::TooBig),
+            Received::Closed { code: Some(1009), .. } => {
+                self.heart.metrics.sockets_lost.increment();
+                self.heart.lock().refused_size(self.id);
+            }
+            Received::TooLarge => self.lost(&Fault::TooBig),
             Received::Closed { code, .. } => self.lost(&Fault::SocketLost(code)),
             Received::Lost(error) => {
                 tracing::debug!(connection = %self.id, error, "socket lost");
@@ -290,10 +307,13 @@ impl Driver<'_> {
         if let Some(outlet) = self.outlets.remove(&turn) {
             self.heart.metrics.turns_lagging.increment();
             outlet.fail(Fault::SlowReader);
+            self.relieve();
         }
     }
 
+    /// A reader caught up, left, or was given up.
     fn relieve(&mut self) {
+        self.outlets.retain(|_, outlet| !outlet.is_orphaned());
         let worst = |level: Backlog| self.outlets.values().any(|outlet| outlet.backlog() == level);
         let (full, lagging) = (worst(Backlog::Full), worst(Backlog::Full) || worst(Backlog::Lagging));
         self.paused &= full;

@@ -110,20 +110,27 @@ impl Pool {
 
     /// Places a turn, opening a socket if that is what it takes.
     pub fn begin(self: &Arc<Self>, account: &Account, request: &Request, wish: &Wish) -> Placement {
-        let placement = self.core().begin(Instant::now(), &account.digest, request, wish);
-        match &placement {
-            Placement::Wire(ticket) if ticket.open => self.open(ticket.connection, account),
-            Placement::Http(_, Some(probe)) => self.open(*probe, account),
-            _ => {}
+        let mut core = self.core();
+        let placement = core.begin(Instant::now(), &account.digest, request, wish);
+        let opening = match &placement {
+            Placement::Wire(ticket) if ticket.open => Some(ticket.connection),
+            Placement::Http(_, probe) => *probe,
+            Placement::Wire(_) => None,
+        };
+        // Under the heart's lock: the next turn may be placed on this socket, and must find its link.
+        let opening = opening.map(|id| (id, self.link(id)));
+        drop(core);
+        if let Some((id, (commands, relief))) = opening {
+            tokio::spawn(self.clone().attend(id, account.handshake.clone(), commands, relief));
         }
         placement
     }
 
-    fn open(self: &Arc<Self>, id: ConnectionId, account: &Account) {
+    fn link(&self, id: ConnectionId) -> (mpsc::Receiver<Command>, Arc<Notify>) {
         let (commands, inbound) = mpsc::channel(COMMANDS);
         let relief = Arc::new(Notify::new());
         self.links().insert(id, Link { commands, relief: relief.clone() });
-        tokio::spawn(self.clone().attend(id, account.handshake.clone(), inbound, relief));
+        (inbound, relief)
     }
 
     /// A socket's whole life; nothing of it is left behind.
@@ -225,7 +232,7 @@ impl Pool {
     fn wake(&self, connection: Option<ConnectionId>) {
         let links = self.links();
         if let Some(link) = connection.and_then(|id| links.get(&id)) {
-            // A full queue has a command in it, and any command makes the task look.
+            // A full queue has commands in it, and any command makes the task look.
             let _ = link.commands.try_send(Command::Wake);
         }
     }

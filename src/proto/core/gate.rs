@@ -43,8 +43,9 @@ enum Gate {
 pub struct Gates(HashMap<Digest, Gate>);
 
 impl Gates {
-    /// `None`: open. `Some(probe)`: shut; with `probe` a handshake is due in the background.
-    pub fn check(&mut self, now: Instant, account: &Digest) -> Option<bool> {
+    /// `None`: open. `Some(probe)`: shut; with `probe` a handshake is due in the background, and the caller, who said that
+    /// there is room for a socket, must open one: no other is due before its end is told.
+    pub fn check(&mut self, now: Instant, account: &Digest, room: bool) -> Option<bool> {
         match self.0.get_mut(account)? {
             Gate::Latched { until } if now >= *until => {
                 self.0.remove(account);
@@ -52,7 +53,7 @@ impl Gates {
             }
             Gate::Latched { .. } => Some(false),
             Gate::Waiting { until, probing, .. } => {
-                let probe = now >= *until && !*probing;
+                let probe = room && now >= *until && !*probing;
                 *probing |= probe;
                 Some(probe)
             }
@@ -99,17 +100,18 @@ mod tests {
         let account = Key::new([0; 32]).hasher("account").finish();
         let (limits, start) = (Limits::default(), Instant::now());
         let mut gates = Gates::default();
-        assert_eq!(gates.check(start, &account), None);
+        assert_eq!(gates.check(start, &account, true), None);
         let mut now = start;
         for wait in [1, 2, 4, 8] {
             gates.failed(now, &account, Refusal::Failure, &limits);
-            assert_eq!(gates.check(now, &account), Some(false));
+            assert_eq!(gates.check(now, &account, true), Some(false));
             now += Duration::from_secs(wait);
-            assert_eq!(gates.check(now, &account), Some(true), "a probe after {wait} s");
-            assert_eq!(gates.check(now, &account), Some(false), "only one");
+            assert_eq!(gates.check(now, &account, false), Some(false), "no room for one");
+            assert_eq!(gates.check(now, &account, true), Some(true), "a probe after {wait} s");
+            assert_eq!(gates.check(now, &account, true), Some(false), "only one");
         }
         gates.succeeded(&account);
-        assert_eq!(gates.check(now, &account), None);
+        assert_eq!(gates.check(now, &account, true), None);
     }
 
     #[test]
@@ -122,9 +124,9 @@ mod tests {
         {
             gates.succeeded(&account);
             gates.failed(now, &account, Refusal::of_status(status), &limits);
-            assert_eq!(gates.check(now, &account).is_some(), shut, "{status}");
+            assert_eq!(gates.check(now, &account, true).is_some(), shut, "{status}");
         }
         gates.failed(now, &account, Refusal::NoSockets, &limits);
-        assert_eq!(gates.check(now + limits.latch, &account), None);
+        assert_eq!(gates.check(now + limits.latch, &account, true), None);
     }
 }

@@ -7,6 +7,7 @@ use crate::proto::core::{Core, Plan, Ticket, Turn};
 use crate::proto::digest::Digest;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::connection::Connection;
+use crate::proto::session::lane::{Lane, State};
 use crate::proto::transcript::frame;
 use crate::proto::transcript::index::{Past, Place};
 use crate::proto::transcript::plan::Reason;
@@ -32,18 +33,12 @@ impl Core {
         head: HeadId,
         size: usize,
     ) -> Result<(Seat, bool), Reason> {
-        let (place, stored, branchy) = match self.index.head(head) {
-            Some(head) => (head.place.clone(), head.stored, head.branchy),
-            None => return Err(Reason::HistoryChanged),
-        };
-        let reason = match place {
-            Place::Lane(id, lane) => match self.lane_seat(now, id, lane, head, branchy) {
-                Ok(seat) => return Ok((seat, false)),
-                Err(reason) => reason,
-            },
-            Place::Gone(reason) => reason,
+        let reason = match self.held_seat(now, head) {
+            Ok(seat) => return Ok((seat, false)),
+            Err(reason) => reason,
         };
         // A stored response can be continued on any lane, unless this scope was seen not to store.
+        let stored = self.index.head(head).is_some_and(|head| head.stored);
         if stored && !self.unstored.contains(&request.scope) {
             let home = self.connection_of(head);
             return self
@@ -52,6 +47,16 @@ impl Core {
                 .ok_or(Reason::Busy);
         }
         Err(reason)
+    }
+
+    /// The place where `head` is held, or a fork beside it.
+    pub(super) fn held_seat(&mut self, now: Instant, head: HeadId) -> Result<Seat, Reason> {
+        let Some(found) = self.index.head(head) else { return Err(Reason::HistoryChanged) };
+        let branchy = found.branchy;
+        match found.place.clone() {
+            Place::Lane(id, lane) => self.lane_seat(now, id, lane, head, branchy),
+            Place::Gone(reason) => Err(reason),
+        }
     }
 
     /// The head's own lane, or a fork beside it.
@@ -103,7 +108,8 @@ impl Core {
             .collect();
         own.sort_by_key(|id| (Some(*id) != home, id.0));
         if new_socket {
-            own.clear();
+            // One that is being opened is as new; turns that lost a socket together need not open one each.
+            own.retain(|id| self.connections.get(id).is_some_and(Connection::is_connecting));
         }
         let keep = self.limits.keep_head;
         for id in &own {
@@ -116,15 +122,12 @@ impl Core {
             let own_lane = (single && Some(*id) == home).then_some(LaneId::Default);
             let old = idle_lane(connection).filter(|(_, touched)| stale(*touched)).map(|(lane, _)| lane);
             let lane = empty.or(own_lane).or_else(|| connection.new_lane(now)).or(old);
-            if let Some(lane) =
-                lane.filter(|lane| connection.lane(*lane).is_some_and(|l| l.holds == 0 && !l.in_flight()))
-            {
+            let is_free = |lane: &Lane| lane.holds == 0 && matches!(lane.state, State::Idle { .. });
+            if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(is_free)) {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        let of_account =
-            self.connections.values().filter(|c| c.account() == account && !c.is_closed()).count();
-        if of_account < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets {
+        if self.has_room(account) && self.gates.check(now, account, false).is_none() {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
@@ -134,6 +137,12 @@ impl Core {
             Some((touched, Seat { connection: *id, lane, open: false, fork_of: None }))
         });
         oldest.min_by_key(|(touched, _)| *touched).map(|(_, seat)| seat)
+    }
+
+    /// True if this account may have another socket.
+    pub(super) fn has_room(&self, account: &Digest) -> bool {
+        let of_account = self.connections.values().filter(|c| c.account() == account && !c.is_closed());
+        of_account.count() < self.limits.sockets_per_account && self.connections.len() < self.limits.sockets
     }
 
     /// Takes the place.
@@ -155,7 +164,7 @@ impl Core {
             Plan::Full { .. } => None,
         };
         if let Some(connection) = self.connections.get_mut(&seat.connection) {
-            if let Some(head) = connection.lane(seat.lane).and_then(crate::proto::session::lane::Lane::head) {
+            if let Some(head) = connection.lane(seat.lane).and_then(Lane::head) {
                 self.index.set_place(head, Place::Gone(Reason::LaneAdvanced));
             }
             let size = frame::size(request, new_from);

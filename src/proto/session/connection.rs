@@ -60,6 +60,10 @@ pub struct Connection {
     /// A reader of one of its turns lags: takes no new turns meanwhile.
     lagging: bool,
     largest_frame: usize,
+    /// Some event came under one of our lane names.
+    answered: bool,
+    /// The provider ignores lane names: one turn at a time, without looking at them.
+    nameless: bool,
     health: Health,
     forks: Vec<(TurnId, LaneId)>,
     actions: VecDeque<Action>,
@@ -79,6 +83,8 @@ impl Connection {
             retired: false,
             lagging: false,
             largest_frame: 0,
+            answered: false,
+            nameless: false,
             health: Health::new(now, limits, id.0),
             forks: Vec::new(),
             actions: VecDeque::new(),
@@ -109,6 +115,16 @@ impl Connection {
         self.phase == Phase::Closed || self.retired || self.health.is_old(now)
     }
 
+    /// True if the provider was seen to ignore lane names.
+    pub fn is_nameless(&self) -> bool {
+        self.nameless
+    }
+
+    /// True until the handshake is over.
+    pub fn is_connecting(&self) -> bool {
+        self.phase == Phase::Connecting
+    }
+
     /// True once closed.
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
@@ -124,13 +140,13 @@ impl Connection {
         self.largest_frame
     }
 
-    /// The smallest frame that a close with 1009 may be about: unanswered, and above all that was taken before.
+    /// The largest frame that a close with 1009 may be about: unanswered, and above all that was taken before.
     pub fn refused_frame(&self) -> Option<usize> {
         let waiting = self.lanes.values().filter_map(|lane| match lane.state {
             State::Waiting { frame, sent: true, .. } => Some(frame),
             _ => None,
         });
-        waiting.filter(|frame| *frame > self.largest_frame).min()
+        waiting.filter(|frame| *frame > self.largest_frame).max()
     }
 
     /// A lane.
@@ -211,6 +227,14 @@ impl Connection {
         true
     }
 
+    /// The frames handed over so far are on the wire: silence counts from here, however long the way up took.
+    pub fn handle_excused(&mut self, now: Instant) {
+        self.health.excuse(now);
+        for lane in self.lanes.values_mut() {
+            lane.excuse(now);
+        }
+    }
+
     /// Any sign of life that is not an event.
     pub fn handle_heard(&mut self, now: Instant) {
         self.health.hear(now);
@@ -223,12 +247,20 @@ impl Connection {
         if kind == EventKind::Aside {
             return Verdict::Drop;
         }
-        let Ok(id) = event.lane() else { return self.desynchronised() };
-        let id = self.meant(event).unwrap_or(id);
         let named = self.max_names > 0;
-        let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
+        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
+        let id = match event.lane().ok().filter(ours) {
+            Some(id) => id,
+            None if kind != EventKind::Error => match self.unnamed(event) {
+                Some(id) => id,
+                None => return self.desynchronised(),
+            },
+            None => match self.only_suspect(event) {
+                Some(id) => id,
+                None => return self.unattributed(event),
+            },
         };
+        let Some(lane) = self.lanes.get_mut(&id) else { return self.desynchronised() };
         if let State::Waiting { frame, .. } = lane.state {
             self.largest_frame = self.largest_frame.max(frame);
         }
@@ -237,10 +269,14 @@ impl Connection {
             Heard::Unexpected => return self.desynchronised(),
             Heard::Nobody => Verdict::Drop,
             Heard::Turn(turn) => {
-                self.release(turn);
+                // `created` does not yet say that the parent was read; `in_progress` does (protocol §1.7).
+                if kind != EventKind::Created {
+                    self.release(turn);
+                }
                 Verdict::Deliver(turn)
             }
         };
+        self.answered |= matches!(id, LaneId::Named(_)) && event.value("stream_id").is_some();
         if kind.is_terminal() && busy {
             self.after_terminal(now, event);
         }
@@ -290,11 +326,6 @@ impl Connection {
             lane.state = State::Burnt;
         }
         self.close();
-    }
-
-    /// Something that must not happen did: the socket cannot be trusted.
-    pub fn handle_garbage(&mut self) {
-        self.desynchronised();
     }
 
     /// A reader fell behind, or caught up.

@@ -57,6 +57,12 @@ impl Health {
         self.pinged = None;
     }
 
+    /// Nothing could be heard until now, for a reason of ours: all waits begin anew.
+    pub fn excuse(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = self.pinged.map(|_| now);
+    }
+
     /// A frame is about to be written: after a quiet time a ping follows it, so that a dead peer is noticed soon.
     pub fn send(&mut self, now: Instant) {
         self.ping_asked |= now.saturating_duration_since(self.heard) >= QUIET;

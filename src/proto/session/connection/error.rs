@@ -1,4 +1,4 @@
-//! Errors on a socket: whose they are, and what they cost the socket. What the turn then does is `recovery`'s.
+//! Errors and nameless events on a socket: whose they are, and what they cost the socket. What the turn then does is `recovery`'s.
 
 use std::time::Instant;
 
@@ -20,16 +20,37 @@ impl Connection {
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
             ErrorClass::Answer => self.retired |= self.max_names == 0,
         }
+        let used_up = self.max_names > 0 && !self.has_new_lane();
+        self.retired |= used_up && self.lanes.values().all(|lane| lane.state == State::Burnt);
         self.close_if_done();
     }
 
-    /// Whose an error is that names no lane of ours: the only turn's, if just one is out. The socket goes all the same.
-    pub(super) fn meant(&mut self, event: &Event) -> Option<LaneId> {
-        let nameless = event.kind() == EventKind::Error
-            && event.lane().is_ok_and(|id| id == LaneId::Default && !self.lanes.contains_key(&id));
-        let out = |lane: &Lane| lane.in_flight() && !matches!(lane.state, State::Waiting { sent: false, .. });
-        let mut out = self.lanes.iter().filter(|(_, lane)| nameless && out(lane)).map(|(id, _)| *id);
-        let only = out.next().filter(|_| out.next().is_none());
+    /// Whose an event is that carries no lane name although a name was given: the server ignores names. If just one turn is
+    /// out it is its, and from now on the socket serves one at a time. It must never have used a name before.
+    pub(super) fn unnamed(&mut self, event: &Event) -> Option<LaneId> {
+        if self.max_names == 0 || self.answered || event.value("stream_id").is_some() {
+            return None;
+        }
+        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
+        let mut out = self.lanes.iter().filter(|(_, lane)| lane.in_flight() && !unsent(lane));
+        let first = out.next().map(|(id, _)| *id)?;
+        let only = out.next().is_none().then_some(first);
+        self.nameless = true;
+        self.max_in_flight = 1;
+        self.max_names = self.names;
+        only
+    }
+
+    /// Whose an error without a lane must be: the only turn that is out. An aged socket's may be about no turn at all, and
+    /// leaves those under way alone. The socket takes no new turns all the same.
+    pub(super) fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
+        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
+        let out = |lane: &Lane| lane.state == State::Burnt || (lane.in_flight() && !unsent(lane));
+        let mut suspects = self.lanes.iter().filter(|(_, lane)| out(lane));
+        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
+        let under_way = !matches!(lane.state, State::Waiting { .. });
+        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
+        let only = (!(under_way && aged)).then_some(*id);
         self.retired |= only.is_some();
         only
     }
