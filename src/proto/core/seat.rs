@@ -7,6 +7,7 @@ use crate::proto::core::{Core, Plan, Ticket, Turn};
 use crate::proto::digest::Digest;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::connection::Connection;
+use crate::proto::session::lane::Lane;
 use crate::proto::transcript::frame;
 use crate::proto::transcript::index::{Past, Place};
 use crate::proto::transcript::plan::Reason;
@@ -120,9 +121,7 @@ impl Core {
             let own_lane = (single && Some(*id) == home).then_some(LaneId::Default);
             let old = idle_lane(connection).filter(|(_, touched)| stale(*touched)).map(|(lane, _)| lane);
             let lane = empty.or(own_lane).or_else(|| connection.new_lane(now)).or(old);
-            if let Some(lane) =
-                lane.filter(|lane| connection.lane(*lane).is_some_and(|l| l.holds == 0 && !l.in_flight()))
-            {
+            if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(Lane::is_free)) {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
@@ -163,7 +162,7 @@ impl Core {
             Plan::Full { .. } => None,
         };
         if let Some(connection) = self.connections.get_mut(&seat.connection) {
-            if let Some(head) = connection.lane(seat.lane).and_then(crate::proto::session::lane::Lane::head) {
+            if let Some(head) = connection.lane(seat.lane).and_then(Lane::head) {
                 self.index.set_place(head, Place::Gone(Reason::LaneAdvanced));
             }
             let size = frame::size(request, new_from);
@@ -185,3 +184,6 @@ fn idle_lane(connection: &Connection) -> Option<(LaneId, Instant)> {
     let idle = connection.lanes().filter(|(_, lane)| lane.holds == 0 && lane.head().is_some());
     idle.map(|(id, lane)| (id, lane.touched)).min_by_key(|(_, touched)| *touched)
 }
+
+#[cfg(test)]
+mod tests;
