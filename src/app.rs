@@ -75,7 +75,7 @@ impl Running {
 
     /// Bytes that wait for clients, of all turns.
     pub fn buffered(&self) -> usize {
-        self.proxy.pool.buffered()
+        self.proxy.pool().buffered()
     }
 
     /// Accepts no more; requests in flight may end within the drain time, then they are cut.
