@@ -7,7 +7,7 @@ use crate::proto::core::{Core, Plan, Ticket, Turn};
 use crate::proto::digest::Digest;
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::connection::Connection;
-use crate::proto::session::lane::{Lane, State};
+use crate::proto::session::lane::Lane;
 use crate::proto::transcript::frame;
 use crate::proto::transcript::index::{Past, Place};
 use crate::proto::transcript::plan::Reason;
@@ -100,10 +100,13 @@ impl Core {
         new_socket: bool,
     ) -> Option<Seat> {
         let large = size > self.limits.own_socket_frame;
+        // While the gate is shut no turn waits for a handshake, least of all for the one that probes.
+        let shut = self.gates.check(now, account, false).is_some();
         let mut own: Vec<ConnectionId> = self
             .connections
             .values()
-            .filter(|c| c.account() == account && c.accepts(now) && !(large && size > c.largest_frame()))
+            .filter(|c| c.account() == account && c.accepts(now) && !(shut && c.is_connecting()))
+            .filter(|c| !(large && size > c.largest_frame()))
             .map(Connection::id)
             .collect();
         own.sort_by_key(|id| (Some(*id) != home, id.0));
@@ -122,12 +125,11 @@ impl Core {
             let own_lane = (single && Some(*id) == home).then_some(LaneId::Default);
             let old = idle_lane(connection).filter(|(_, touched)| stale(*touched)).map(|(lane, _)| lane);
             let lane = empty.or(own_lane).or_else(|| connection.new_lane(now)).or(old);
-            let is_free = |lane: &Lane| lane.holds == 0 && matches!(lane.state, State::Idle { .. });
-            if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(is_free)) {
+            if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(Lane::is_free)) {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        if self.has_room(account) && self.gates.check(now, account, false).is_none() {
+        if self.has_room(account) && !shut {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
@@ -186,3 +188,6 @@ fn idle_lane(connection: &Connection) -> Option<(LaneId, Instant)> {
     let idle = connection.lanes().filter(|(_, lane)| lane.holds == 0 && lane.head().is_some());
     idle.map(|(id, lane)| (id, lane.touched)).min_by_key(|(_, touched)| *touched)
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,6 +149,11 @@ impl Lane {
         matches!(self.state, State::Waiting { .. } | State::Streaming { .. } | State::Skipping)
     }
 
+    /// True if a turn can be given it: nothing is under way here, nothing is about to be told of it, no fork needs it.
+    pub fn is_free(&self) -> bool {
+        self.holds == 0 && matches!(self.state, State::Idle { .. })
+    }
+
     /// True if it could take a new turn without losing a head.
     pub fn is_empty(&self) -> bool {
         self.holds == 0 && self.state == State::Idle { head: None }
@@ -226,8 +231,12 @@ mod tests {
         let mut lane = Lane::new(now);
         assert!(lane.is_empty());
         lane.holds = 1;
-        assert!(!lane.reserve(now, TURN, 1) && !lane.is_empty());
+        assert!(!lane.reserve(now, TURN, 1) && !lane.is_empty() && !lane.is_free());
         lane.holds = 0;
+        for state in [State::Settling { turn: TURN }, State::Skipping, State::Burnt] {
+            let mut busy = Lane { state, ..Lane::new(now) };
+            assert!(!busy.is_free() && !busy.reserve(now, TURN, 1), "{state:?}");
+        }
         assert!(lane.reserve(now, TURN, 1));
         assert_eq!((lane.turn(), lane.in_flight(), lane.head()), (Some(TURN), true, None));
         assert!(!lane.reserve(now, TurnId(2), 1));
