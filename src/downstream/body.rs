@@ -33,7 +33,7 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 
 /// A body of chunks as they come; an error breaks it, once the chunks before it had time to go down.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
-    Lingering::over(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
+    lingering(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
 }
 
 /// Somebody else's body (an upstream response), trailers included.
@@ -42,7 +42,7 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    Lingering::over(body.map_err(Into::into).boxed_unsync())
+    lingering(body.map_err(Into::into).boxed_unsync())
 }
 
 /// The same body; `kept` is let go with it.
@@ -132,10 +132,8 @@ struct Lingering {
     broken: Option<(BodyError, Pin<Box<Sleep>>)>,
 }
 
-impl Lingering {
-    fn over(body: Body) -> Body {
-        Self { body, broken: None }.boxed_unsync()
-    }
+fn lingering(body: Body) -> Body {
+    Lingering { body, broken: None }.boxed_unsync()
 }
 
 impl hyper::body::Body for Lingering {

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
 use tailwire::config::{Compression, Settings};
