@@ -70,10 +70,11 @@ impl Entry {
         self.kind().ends_with("_call")
     }
 
-    /// Changes it, unless it is named by reference.
+    /// Changes it, unless it is named by reference. What it becomes has no id: the provider would store it under that.
     fn change(&mut self, change: impl Fn(&mut Value)) {
         if self.wire == self.meaning {
             change(&mut self.wire);
+            self.wire.as_object_mut().expect("an item").remove("id");
             self.meaning = self.wire.clone();
         }
     }

@@ -96,13 +96,13 @@ impl Echo {
                 false => break,
             }
         }
+        if at == request.items() {
+            return Err(Reason::NothingNew);
+        }
         let unsaid =
             self.said.iter().zip(&open).any(|(said, open)| *open && !matches!(said, Said::Reasoning { .. }));
         if unsaid {
             return Err(Reason::EchoMissing);
-        }
-        if at == request.items() {
-            return Err(Reason::NothingNew);
         }
         self.answered(key, request, at)?;
         let thoughts = self.said.iter().zip(&open).filter_map(|(said, open)| match said {
@@ -147,6 +147,12 @@ impl Echo {
             }
         };
         let n = found.ok_or(Reason::EchoChanged)?;
+        let thought = |said: &Said| matches!(said, Said::Reasoning { .. });
+        let later = self.said.iter().zip(&*open).skip(n + 1).any(|(said, open)| thought(said) && !open);
+        if thought(&self.said[n]) && later {
+            // Reasoning keeps its order, also where a reference stands for it.
+            return Err(Reason::ReasoningAdded);
+        }
         open[n] = false;
         Ok(true)
     }
@@ -225,3 +231,6 @@ impl Listener {
         agree.then_some(Echo { said })
     }
 }
+
+#[cfg(test)]
+mod tests;

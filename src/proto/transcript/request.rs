@@ -121,7 +121,8 @@ impl Request {
         prefix: &Prefix,
         hasher: Hasher,
     ) -> Option<Result<Self, Reason>> {
-        let tail = Tail::read(text.as_str(), prefix.len)?;
+        // Without new items it continues nothing that ends there: it may go on from an earlier point.
+        let tail = Tail::read(text.as_str(), prefix.len).filter(|tail| !tail.items.is_empty())?;
         let input = prefix.input_start..tail.input_end;
         let mut members: Vec<Member> = prefix.members.to_vec();
         members.push(Member { key: "input".into(), value: input });
