@@ -247,18 +247,10 @@ impl Connection {
         if kind == EventKind::Aside {
             return Verdict::Drop;
         }
-        let named = self.max_names > 0;
-        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
-        let id = match event.lane().ok().filter(ours) {
+        let id = match self.whose(event) {
             Some(id) => id,
-            None if kind != EventKind::Error => match self.unnamed(event) {
-                Some(id) => id,
-                None => return self.desynchronised(),
-            },
-            None => match self.only_suspect(event) {
-                Some(id) => id,
-                None => return self.unattributed(event),
-            },
+            None if kind == EventKind::Error => return self.unattributed(event),
+            None => return self.desynchronised(),
         };
         let Some(lane) = self.lanes.get_mut(&id) else { return self.desynchronised() };
         if let State::Waiting { frame, .. } = lane.state {

@@ -24,7 +24,7 @@ pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
     let tail = envelope.new_from.and_then(|from| tail(request, from));
     // New items that cannot be told from old ones are sent with all that came before, and then continue nothing.
     let previous = envelope.previous.filter(|_| envelope.new_from.is_none() || tail.is_some());
-    let input = tail.unwrap_or(&body[request.input.clone()]);
+    let input = tail.unwrap_or_else(|| &body[request.input.clone()]);
     let settings = body.len() - request.input.len();
     let mut frame = Vec::with_capacity(settings + input.len() + 256);
     frame.extend_from_slice(br#"{"type":"response.create""#);

@@ -9,6 +9,17 @@ use crate::proto::session::lane::{Lane, State};
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
 
 impl Connection {
+    /// The lane an event belongs to: the one it names, or the only one it can mean.
+    pub(super) fn whose(&mut self, event: &Event) -> Option<LaneId> {
+        let named = self.max_names > 0;
+        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
+        match event.lane().ok().filter(ours) {
+            Some(id) => Some(id),
+            None if event.kind() == EventKind::Error => self.only_suspect(event),
+            None => self.unnamed(event),
+        }
+    }
+
     /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
     pub(super) fn after_terminal(&mut self, now: Instant, event: &Event) {
         self.health.touch(now);
@@ -27,7 +38,7 @@ impl Connection {
 
     /// Whose an event is that carries no lane name although a name was given: the server ignores names. If just one turn is
     /// out it is its, and from now on the socket serves one at a time. It must never have used a name before.
-    pub(super) fn unnamed(&mut self, event: &Event) -> Option<LaneId> {
+    fn unnamed(&mut self, event: &Event) -> Option<LaneId> {
         if self.max_names == 0 || self.answered || event.value("stream_id").is_some() {
             return None;
         }
@@ -43,7 +54,7 @@ impl Connection {
 
     /// Whose an error without a lane must be: the only turn that is out. An aged socket's may be about no turn at all, and
     /// leaves those under way alone. The socket takes no new turns all the same.
-    pub(super) fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
+    fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
         let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
         let out = |lane: &Lane| lane.state == State::Burnt || (lane.in_flight() && !unsent(lane));
         let mut suspects = self.lanes.iter().filter(|(_, lane)| out(lane));
