@@ -285,7 +285,7 @@ fn outputs(echo: &[Entry], seed: u8) -> Vec<Entry> {
     let calls = echo.iter().filter(|entry| entry.is_call());
     let answer = |call: &Entry| {
         json!({"type": format!("{}_output", call.kind()), "call_id": call.meaning["call_id"],
-            "output": if seed % 4 == 0 { "other\u{1F980}" } else { "ok" }})
+            "output": if seed.is_multiple_of(4) { "other\u{1F980}" } else { "ok" }})
     };
     calls.map(|call| Entry::new(answer(call))).collect()
 }

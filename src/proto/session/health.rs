@@ -159,6 +159,20 @@ mod tests {
     }
 
     #[test]
+    fn a_long_way_up_is_not_death() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut health = Health::new(start, &limits, 0);
+        let sent = start + QUIET;
+        health.send(sent);
+        assert_eq!(health.pulse(sent, &limits), Pulse::Ask);
+        // The ping waits behind the frame; the wait for its answer begins when both are on the wire.
+        let written = sent + limits.pong;
+        health.excuse(written);
+        assert_eq!(health.pulse(written, &limits), Pulse::Beating);
+        assert_eq!(health.pulse(written + limits.pong, &limits), Pulse::Gone, "but it does end");
+    }
+
+    #[test]
     fn age_is_spread_and_ends_rest() {
         let (limits, start) = (Limits::default(), Instant::now());
         let (first, second) = (Health::new(start, &limits, 0), Health::new(start, &limits, 1));
