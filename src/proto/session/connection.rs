@@ -307,19 +307,6 @@ impl Connection {
         None
     }
 
-    /// The socket is gone, or never came to be: every turn on it ends with `fault`.
-    pub fn handle_lost(&mut self, fault: &Fault) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        let turns = self.lanes.values().filter_map(Lane::turn);
-        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
-        for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
-            lane.state = State::Burnt;
-        }
-        self.close();
-    }
-
     /// A reader fell behind, or caught up.
     pub fn handle_lag(&mut self, lagging: bool) {
         self.lagging = lagging;
@@ -388,11 +375,6 @@ impl Connection {
             self.phase = Phase::Closed;
             self.actions.push_back(Action::Close);
         }
-    }
-
-    fn desynchronised(&mut self) -> Verdict {
-        self.handle_lost(&Fault::Desynchronised);
-        Verdict::Drop
     }
 }
 

@@ -1,10 +1,11 @@
-//! Errors and nameless events on a socket: whose they are, and what they cost the socket. What the turn then does is `recovery`'s.
+//! Errors and nameless events on a socket, and its loss: whose they are, and what they cost the socket. What the turn
+//! then does is `recovery`'s.
 
 use std::time::Instant;
 
 use crate::proto::fault::Fault;
 use crate::proto::id::LaneId;
-use crate::proto::session::connection::{Action, Connection, Verdict};
+use crate::proto::session::connection::{Action, Connection, Phase, Verdict};
 use crate::proto::session::lane::{Lane, State};
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
 
@@ -82,6 +83,24 @@ impl Connection {
             }
         }
         self.close_if_done();
+        Verdict::Drop
+    }
+
+    /// The socket is gone, or never came to be: every turn on it ends with `fault`.
+    pub fn handle_lost(&mut self, fault: &Fault) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let turns = self.lanes.values().filter_map(Lane::turn);
+        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
+        for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
+            lane.state = State::Burnt;
+        }
+        self.close();
+    }
+
+    pub(super) fn desynchronised(&mut self) -> Verdict {
+        self.handle_lost(&Fault::Desynchronised);
         Verdict::Drop
     }
 }
