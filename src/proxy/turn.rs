@@ -78,6 +78,9 @@ impl Turn {
             parse()
         };
         let request = parsed?;
+        if request.chain.is_none() {
+            return Err(Reason::Undigestable);
+        }
         let profile = &self.proxy.profile;
         let forbidden =
             profile.forbidden.and_then(|field| request.value(field)).is_some_and(|value| value != "null");

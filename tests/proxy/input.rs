@@ -138,11 +138,10 @@ async fn a_key_named_twice_is_never_guessed_at() {
     };
     let twice = r#"{"role":"user","content":"a","content":"b [sim text=9]"}"#;
     let first = post(twice, "").await;
-    assert_eq!(first.told().plan(), ("full", "undigestable"));
-    assert_eq!(first.told().items, Some((1, 1)));
+    assert_eq!(first.told().plan(), ("http", "undigestable"));
     let said = first.response()["output"][0].to_string();
     let more = r#"{"role":"user","content":"more"}"#;
-    assert_eq!(post(&format!("{twice},{said},{more}"), "").await.told().plan(), ("full", "undigestable"));
+    assert_eq!(post(&format!("{twice},{said},{more}"), "").await.told().plan(), ("http", "undigestable"));
     assert_eq!(post(more, r#","model":"n""#).await.told().plan(), ("http", "duplicate-key"));
 }
 

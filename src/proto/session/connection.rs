@@ -200,7 +200,7 @@ impl Connection {
         while let Some(n) = self.forks.iter().position(|(fork, _)| *fork == turn) {
             let (_, parent) = self.forks.swap_remove(n);
             if let Some(lane) = self.lanes.get_mut(&parent) {
-                lane.holds -= 1;
+                lane.holds = lane.holds.saturating_sub(1);
             }
         }
     }

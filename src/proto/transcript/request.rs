@@ -194,18 +194,14 @@ impl Request {
 
     /// Looks at the items that a continuation will ask about, so that they need not be read while others wait.
     pub fn prepare(&self, key: &Key) {
-        let items = self.chain.as_ref().map_or(0, |chain| chain.items);
-        for index in items.saturating_sub(PREPARED)..items {
+        for index in self.items().saturating_sub(PREPARED)..self.items() {
             self.model_item(key, index);
         }
     }
 
-    /// Number of items; a text is one.
+    /// Number of items, where they could be read; a text is one.
     pub fn items(&self) -> usize {
-        match &self.chain {
-            Some(chain) => chain.items,
-            None => json::elements(&self.text.as_str()[self.input.clone()]).map_or(1, |items| items.len()),
-        }
+        self.chain.as_ref().map_or(0, |chain| chain.items)
     }
 
     /// The body.
