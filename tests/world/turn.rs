@@ -41,6 +41,8 @@ pub(crate) struct Ask {
     progress: Progress,
     rungs: Vec<Rung>,
     attempt: Option<Attempt>,
+    /// The next try, not yet placed: other turns may come between.
+    next: Option<Wish>,
 }
 
 /// One try on the wire.
@@ -127,6 +129,7 @@ impl World<'_> {
             progress: Progress { once, ..Progress::default() },
             rungs: Vec::new(),
             attempt: None,
+            next: None,
             parsed: parsed.map(Rc::new),
             request,
         };
@@ -236,7 +239,11 @@ impl World<'_> {
 
     /// The turn's task reads what has come; false if nothing has.
     pub(crate) fn read(&mut self, number: usize) -> bool {
-        let mut moved = false;
+        let next = self.asks.get_mut(&number).and_then(|ask| ask.next.take());
+        let mut moved = next.is_some();
+        if let Some(wish) = next {
+            self.place(number, &wish);
+        }
         while let Some(attempt) = self.asks.get_mut(&number).and_then(|ask| ask.attempt.as_mut()) {
             let Some(message) = attempt.inbox.pop_front() else { break };
             moved = true;
@@ -366,7 +373,9 @@ impl World<'_> {
         }
         Tally::count(&self.tally.recovered);
         match (rung, fault) {
-            (Rung::FullSame | Rung::FullNew, _) => self.place(number, &wish),
+            (Rung::FullSame | Rung::FullNew, _) => {
+                self.asks.get_mut(&number).expect("a client").next = Some(wish)
+            }
             (Rung::Http, _) => self.http(number),
             (Rung::Fail, Fault::Provider(error)) => self.finish(number, Outcome::Error(error.status)),
             (Rung::Fail, _) => self.finish(number, Outcome::Error(502)),
