@@ -69,8 +69,8 @@ struct World<'a> {
     /// Whose each turn in the heart is.
     turns: HashMap<TurnId, usize>,
     nodes: Vec<Node>,
-    /// Whose each response is.
-    owners: HashMap<String, usize>,
+    /// Whose each response is, and in which scope.
+    owners: HashMap<String, (usize, usize)>,
     sent: Vec<client::Prepared>,
     /// A client has sent what any provider refuses as a repetition.
     repetitions: bool,
@@ -352,7 +352,7 @@ fn every_later_turn_of_a_calm_conversation_is_a_delta_with_exactly_the_new_items
             for (talk, (message, echo, dress, tune, stream), reorder) in turns {
                 let first = talks[talk].is_none();
                 // Not what breaks a chain (an unknown field) or bypasses it, and no dropped reasoning where that is strict.
-                let tune = tune & !(1 << 5 | 1 << 8 | 1 << 10);
+                let tune = tune & !(1 << 5 | 1 << 8 | 1 << 10 | 1 << 14);
                 let echo = if strict && echo % 6 == 3 { 2 } else { echo };
                 let twist = if reorder { Twist::Reorder } else { Twist::None };
                 let fresh = first.then_some([0, 6, 13][talk]);

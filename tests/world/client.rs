@@ -206,9 +206,10 @@ impl Node {
             (6, "background", json!(false)),
             (7, "include", json!(["reasoning.encrypted_content"])),
             (8, "background", json!(true)),
+            (14, "stream_id", json!("main")),
         ] {
             // What breaks a chain, or goes over HTTP, is rarer than what does not.
-            let rare = matches!(bit, 5 | 8) && wanted.tune & 0xC000 != 0;
+            let rare = matches!(bit, 5 | 8 | 14) && wanted.tune & 0b1_1000_0000_0000 != 0;
             if tune(bit) && !rare && !members.iter().any(|(known, _)| *known == name) {
                 members.push((name, value));
             }
@@ -339,7 +340,7 @@ fn twist(items: &mut Vec<Entry>, echo_at: usize, wanted: &Wanted) {
         Twist::Reorder => items[echo_at..].sort_by_key(text),
         Twist::FieldOnOld => {
             if let Some(n) = pick(&items[..echo_at], 0, &|_| true) {
-                items[n].change(|item| item["name"] = "bob".into());
+                items[n].change(|item| item["x_tag"] = "new".into());
             }
         }
         Twist::FieldOnSaid => {

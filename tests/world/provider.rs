@@ -243,9 +243,7 @@ impl World<'_> {
         };
         // A missing parent is made up for by sending everything; the rest is the provider's last word.
         let missing = matches!(&spoil, Spoil::Failed { code: "previous_response_not_found", .. });
-        if !missing || self.is_anchored(sent.turn) {
-            self.disturb_turn(sent.turn);
-        }
+        self.disturb_turn(sent.turn, missing);
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         let turn = (told, &spoil);
         if let Some(emission) = socket.rules.spoil(&self.limits, &mut self.account, self.style, 1, turn) {
@@ -264,7 +262,9 @@ impl World<'_> {
         }
         let not_found =
             sent.previous.is_some() && named && !sent.begun && frame.to_string().contains("revious");
-        if !not_found || self.is_anchored(sent.turn) {
+        if named || sent.lane.is_none() {
+            self.disturb_turn(sent.turn, not_found);
+        } else {
             self.disturb(id);
         }
         let told = Some(told).filter(|_| named || sent.lane.is_none());
@@ -277,15 +277,14 @@ impl World<'_> {
         let event = Event::parse(Bytes::from(frame.to_string())).expect("an event");
         assert_eq!(self.core.event(self.now, id, &event), Verdict::Drop, "nobody waits for a second ending");
         self.act(id);
+        assert!(self.sockets.contains_key(&id), "nor does it harm the others");
     }
 
-    fn is_anchored(&self, turn: TurnId) -> bool {
-        self.turns.get(&turn).is_some_and(|ask| self.asks[ask].request.anchor.is_some())
-    }
-
-    fn disturb_turn(&mut self, turn: TurnId) {
+    /// The turn has reason to fail; if only its parent is missing, it has not unless its client named that itself.
+    fn disturb_turn(&mut self, turn: TurnId, missing: bool) {
         if let Some(ask) = self.turns.get(&turn).and_then(|ask| self.asks.get_mut(ask)) {
-            ask.disturbed = true;
+            ask.bereft |= missing;
+            ask.disturbed |= !missing || ask.request.anchor.is_some();
         }
     }
 }

@@ -36,11 +36,15 @@ pub(crate) struct Ask {
     pub(crate) settings: String,
     /// Something was done to it that may cost it its answer.
     pub(crate) disturbed: bool,
+    /// The provider was made to say that what it continues is not there.
+    pub(crate) bereft: bool,
     expected: Expected,
     parsed: Option<Rc<Request>>,
     progress: Progress,
     rungs: Vec<Rung>,
     attempt: Option<Attempt>,
+    /// The next try, not yet placed: other turns may come between.
+    next: Option<Wish>,
 }
 
 /// One try on the wire.
@@ -123,10 +127,12 @@ impl World<'_> {
         let ask = Ask {
             settings: direct::settings(self.now, &request.body),
             disturbed: false,
+            bereft: false,
             expected,
             progress: Progress { once, ..Progress::default() },
             rungs: Vec::new(),
             attempt: None,
+            next: None,
             parsed: parsed.map(Rc::new),
             request,
         };
@@ -167,7 +173,8 @@ impl World<'_> {
 
     fn place(&mut self, number: usize, wish: &Wish) {
         let ask = &self.asks[&number];
-        let (parsed, tenant) = (ask.parsed.clone().expect("it was read"), ask.request.tenant);
+        let Prepared { tenant, scope, .. } = ask.request;
+        let parsed = ask.parsed.clone().expect("it was read");
         let account = self.digest_of(tenant);
         let ticket = match self.core.begin(self.now, &account, &parsed, wish) {
             Placement::Wire(ticket) => ticket,
@@ -180,7 +187,7 @@ impl World<'_> {
         };
         let (previous, new_from) = match &ticket.plan {
             Plan::Delta { previous, new_from, grade } => {
-                assert_eq!(self.owners.get(&**previous), Some(&tenant), "tenants never meet");
+                assert_eq!(self.owners.get(&**previous), Some(&(tenant, scope)), "tenants never meet");
                 assert!(!self.setup.strict || *grade == Grade::Exact, "strict");
                 assert!(wish.full.is_none(), "in full, as wished");
                 (Some(&**previous), Some(*new_from))
@@ -236,7 +243,11 @@ impl World<'_> {
 
     /// The turn's task reads what has come; false if nothing has.
     pub(crate) fn read(&mut self, number: usize) -> bool {
-        let mut moved = false;
+        let next = self.asks.get_mut(&number).and_then(|ask| ask.next.take());
+        let mut moved = next.is_some();
+        if let Some(wish) = next {
+            self.place(number, &wish);
+        }
         while let Some(attempt) = self.asks.get_mut(&number).and_then(|ask| ask.attempt.as_mut()) {
             let Some(message) = attempt.inbox.pop_front() else { break };
             moved = true;
@@ -286,7 +297,8 @@ impl World<'_> {
             Some(id) => {
                 let echo = listener.finish(self.core.key(), restorer.output(event).as_deref());
                 assert!(echo.is_some(), "what was said is understood");
-                self.owners.insert(id.clone(), self.asks[&number].request.tenant);
+                let Prepared { tenant, scope, .. } = self.asks[&number].request;
+                self.owners.insert(id.clone(), (tenant, scope));
                 self.core.settle(self.now, ticket.turn, &parsed, id, echo)
             }
             None => self.core.end(self.now, ticket.turn, false),
@@ -334,6 +346,8 @@ impl World<'_> {
         let (turn, connection) = (attempt.ticket.turn, attempt.ticket.connection);
         ask.progress.delta = attempt.is_delta();
         ask.progress.sent = attempt.sent;
+        let missing = matches!(fault, Fault::Provider(error) if error.class == ErrorClass::NotFound);
+        assert!(!missing || ask.bereft || ask.request.anchor.is_some(), "what is continued is there");
         let rung = recovery::next(fault, ask.progress);
         assert!(
             ask.rungs.last().is_none_or(|last| *last < rung),
@@ -366,7 +380,9 @@ impl World<'_> {
         }
         Tally::count(&self.tally.recovered);
         match (rung, fault) {
-            (Rung::FullSame | Rung::FullNew, _) => self.place(number, &wish),
+            (Rung::FullSame | Rung::FullNew, _) => {
+                self.asks.get_mut(&number).expect("a client").next = Some(wish)
+            }
             (Rung::Http, _) => self.http(number),
             (Rung::Fail, Fault::Provider(error)) => self.finish(number, Outcome::Error(error.status)),
             (Rung::Fail, _) => self.finish(number, Outcome::Error(502)),
@@ -425,7 +441,7 @@ impl World<'_> {
         }
         assert_eq!(direct::said(&response["output"], exact), direct::said(output, exact), "what was said");
         let id = direct::text(&response["id"]);
-        self.owners.insert(id.clone(), request.tenant);
+        self.owners.insert(id.clone(), (request.tenant, request.scope));
         self.nodes.push(Node {
             tenant: request.tenant,
             scope: request.scope,
