@@ -72,6 +72,7 @@ pub(super) async fn run(
         outlets: HashMap::new(),
         paused: false,
         lagging: false,
+        faulted: false,
     };
     driver.drive(commands).await
 }
@@ -105,6 +106,8 @@ struct Driver<'a> {
     /// Not reading: only readers at their bound are left.
     paused: bool,
     lagging: bool,
+    /// It ended under a turn, or by itself; else it was closed on purpose.
+    faulted: bool,
 }
 
 enum Step {
@@ -173,11 +176,15 @@ impl Driver<'_> {
             match action {
                 Action::Ping => self.outbox.push_back(Outgoing::Ping),
                 Action::Fault(turn, fault) => {
+                    self.faulted = true;
                     if let Some(outlet) = self.outlets.remove(&turn) {
                         outlet.fail(fault);
                     }
                 }
                 Action::Close => {
+                    let metrics = &self.heart.metrics;
+                    let ended = if self.faulted { &metrics.sockets_lost } else { &metrics.sockets_retired };
+                    ended.increment();
                     self.close().await;
                     return Some(Fault::SocketLost(None));
                 }
@@ -208,7 +215,7 @@ impl Driver<'_> {
     }
 
     fn lost(&mut self, fault: &Fault) {
-        self.heart.metrics.sockets_lost.increment();
+        self.faulted = true;
         let mut core = self.heart.lock();
         core.lost(self.id, fault);
     }
@@ -263,7 +270,7 @@ impl Driver<'_> {
             Received::Binary => self.heart.lock().garbage(self.id),
             Received::Ping | Received::Pong => self.heart.lock().heard(now, self.id),
             Received::Closed { code: Some(1009), .. } => {
-                self.heart.metrics.sockets_lost.increment();
+                self.faulted = true;
                 self.heart.lock().refused_size(self.id);
             }
             Received::TooLarge => self.lost(&Fault::TooBig),

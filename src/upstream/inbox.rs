@@ -152,6 +152,18 @@ impl Outlet {
     }
 }
 
+impl Drop for Outlet {
+    /// Whatever became of the socket's task, its reader hears an end; behind a terminal event nobody reads on.
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if !state.orphaned {
+            state.queue.push_back(Message::Fault(Fault::SocketLost(None)));
+        }
+        drop(state);
+        self.0.filled.notify_one();
+    }
+}
+
 impl Inbox {
     /// The next message. Cancel-safe.
     pub async fn next(&mut self) -> Message {
@@ -228,6 +240,16 @@ mod tests {
         assert_eq!(one.push(event(3_500)), Backlog::Lagging);
         assert_eq!(two.push(event(100)), Backlog::Fine, "a reader that keeps up is not to blame");
         assert_eq!(two.push(event(1_500)), Backlog::Full);
+    }
+
+    #[tokio::test]
+    async fn a_socket_s_end_is_heard_even_if_its_task_died() {
+        let (outlet, mut inbox) =
+            queue(Bounds { lag: 10, turn: 10, all: 10 }, Arc::default(), Arc::default());
+        outlet.push(event(1));
+        drop(outlet);
+        assert!(matches!(inbox.next().await, Message::Event(_)));
+        assert!(matches!(inbox.next().await, Message::Fault(Fault::SocketLost(None))));
     }
 
     #[tokio::test]

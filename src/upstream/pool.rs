@@ -141,16 +141,15 @@ impl Pool {
         mut commands: mpsc::Receiver<Command>,
         relief: Arc<Notify>,
     ) {
+        let entry = Entry { pool: &self, id };
         let last = connection::run(&self.heart, id, self.dial(&headers), &mut commands, relief).await;
-        self.core().closed(id);
-        self.links().remove(&id);
+        drop(entry);
         commands.close();
         while let Some(command) = commands.recv().await {
             if let Command::Create { outlet, .. } = command {
                 outlet.fail(last.clone());
             }
         }
-        self.idle.notify_waiters();
     }
 
     /// Hands a frame to its socket; the answer comes through the inbox.
@@ -241,5 +240,19 @@ impl Pool {
         let few = self.sockets() <= FEW_SOCKETS;
         let offer = self.offer.unwrap_or(if few { Compression::Takeover } else { Compression::Pooled });
         self.dialer.open(&self.target, headers, offer).await
+    }
+}
+
+/// A socket's place in the heart and among the links; given back even if its task dies of a defect.
+struct Entry<'a> {
+    pool: &'a Pool,
+    id: ConnectionId,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.pool.core().closed(self.id);
+        self.pool.links().remove(&self.id);
+        self.pool.idle.notify_waiters();
     }
 }
