@@ -203,7 +203,10 @@ impl<'a> World<'a> {
     /// A request as wanted; its number.
     fn wanted(&mut self, wanted: &Wanted) -> usize {
         let known = nth(self.nodes.iter().rev(), wanted.node).filter(|_| wanted.fresh.is_none());
-        let node = known.cloned().unwrap_or_else(|| Node::root(wanted.fresh.unwrap_or(wanted.node)));
+        let mut node = known.cloned().unwrap_or_else(|| Node::root(wanted.fresh.unwrap_or(wanted.node)));
+        if let Some(number) = wanted.moved {
+            node = node.moved(number);
+        }
         let request = node.ask(wanted);
         self.sent.push(request.clone());
         self.ask(request)
@@ -358,6 +361,7 @@ fn every_later_turn_of_a_calm_conversation_is_a_delta_with_exactly_the_new_items
                 let fresh = first.then_some([0, 6, 13][talk]);
                 let wanted = Wanted {
                     node: 0,
+                    moved: None,
                     fresh,
                     message,
                     twist,

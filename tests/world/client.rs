@@ -12,6 +12,8 @@ pub(crate) struct Wanted {
     pub(crate) node: u8,
     /// Start a conversation instead: whose, and in which scope.
     pub(crate) fresh: Option<u8>,
+    /// Go on in another scope, or as somebody else with the same transcript.
+    pub(crate) moved: Option<u8>,
     pub(crate) message: u8,
     pub(crate) twist: Twist,
     /// Where the twist strikes.
@@ -95,6 +97,8 @@ pub(crate) struct Node {
     pub(crate) history: Vec<Entry>,
     pub(crate) output: Vec<Said>,
     pub(crate) response: Option<String>,
+    /// The answer was somebody else's, or of another scope.
+    pub(crate) foreign: bool,
 }
 
 /// A request, ready to be sent.
@@ -140,11 +144,29 @@ impl Node {
     pub(crate) fn root(number: u8) -> Self {
         let number = usize::from(number);
         let scope = [0, 0, 1, 2, 3, 4, 1, 0][number / TENANTS % 8];
-        Self { tenant: number % TENANTS, scope, history: Vec::new(), output: Vec::new(), response: None }
+        Self {
+            tenant: number % TENANTS,
+            scope,
+            history: Vec::new(),
+            output: Vec::new(),
+            response: None,
+            foreign: false,
+        }
+    }
+
+    /// The same conversation of somebody else, or with another model: as far as it does not hang on what is stored.
+    pub(crate) fn moved(mut self, number: u8) -> Self {
+        if self.history.iter().all(|item| item.wire == item.meaning) {
+            self.tenant = usize::from(number) % TENANTS;
+            self.scope = usize::from(number) / TENANTS % SCOPES.len();
+            self.response = None;
+            self.foreign = true;
+        }
+        self
     }
 
     fn is_stored(&self) -> bool {
-        SCOPES[self.scope].2 != Some(false)
+        SCOPES[self.scope].2 != Some(false) && !self.foreign
     }
 
     /// The next request of this conversation.

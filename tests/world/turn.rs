@@ -448,6 +448,7 @@ impl World<'_> {
             output: direct::both(&done, &response["output"]),
             history: request.history,
             response: Some(id),
+            foreign: false,
         });
     }
 }
