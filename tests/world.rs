@@ -3,6 +3,8 @@
 //!
 //! The oracle is `sim::rules`, which shares no line with the heart. A failing world is shrunk and printed with its seed.
 
+#[path = "world/answer.rs"]
+mod answer;
 #[path = "world/client.rs"]
 mod client;
 #[path = "world/direct.rs"]
@@ -15,12 +17,14 @@ mod provider;
 mod steps;
 #[path = "world/turn.rs"]
 mod turn;
+#[path = "world/twist.rs"]
+mod twist;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use client::{Node, TENANTS, Twist, Wanted};
+use client::{Node, TENANTS, Wanted};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use provider::Socket;
@@ -33,6 +37,7 @@ use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::sim::rules::Account;
 use tailwire::sim::script;
 use turn::Ask;
+use twist::Twist;
 
 /// What became of all turns of a test.
 #[derive(Debug, Default)]

@@ -4,7 +4,8 @@ use std::fmt;
 
 use proptest::prelude::*;
 
-use crate::client::{Twist, Wanted};
+use crate::client::Wanted;
+use crate::twist::Twist;
 
 /// The owner's limits and the provider's, and how the provider writes.
 #[derive(Debug, Clone)]
@@ -89,7 +90,7 @@ pub(crate) struct Steps(pub(crate) Vec<Step>);
 
 impl fmt::Debug for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|step| write!(f, "\n    {}", format!("{step:?}")))
+        self.0.iter().map(|step| format!("{step:?}")).try_for_each(|line| write!(f, "\n    {line}"))
     }
 }
 
