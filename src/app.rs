@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cli::SimArgs;
+use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
 use crate::proto::core::Core;
@@ -71,6 +71,11 @@ impl Running {
     /// Upstream sockets, open or opening.
     pub fn sockets(&self) -> usize {
         self.proxy.pool().sockets()
+    }
+
+    /// Bytes that wait for clients, of all turns.
+    pub fn buffered(&self) -> usize {
+        self.proxy.pool().buffered()
     }
 
     /// Accepts no more; requests in flight may end within the drain time, then they are cut.

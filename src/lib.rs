@@ -5,6 +5,7 @@
 //! (all sockets) · `proxy` (the life of a request) · `app`, `check`, `demo`, `cli` (the door).
 
 pub mod app;
+pub mod args;
 pub mod check;
 pub mod cli;
 pub mod config;

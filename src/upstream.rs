@@ -5,6 +5,7 @@ pub mod connection;
 pub mod dial;
 pub mod extension;
 pub mod handshake;
+pub mod heart;
 pub mod http;
 pub mod inbox;
 pub mod origin;

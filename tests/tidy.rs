@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["downstream", "upstream", "sim"],
     &["proxy"],
+    &["args"],
     &["app", "check", "demo", "cli"],
 ];
 

@@ -144,7 +144,7 @@ section! {
         /// How much of one turn's answer may wait for its client. A slower client's turn ends with an error when
         /// it holds up others.
         turn_buffer: usize = "16MiB", Size(KIB, GIB);
-        /// The same for all turns together. Beyond it the turn that lags most ends.
+        /// The same for all turns together. Beyond it a turn that lags counts as if its own buffer were full.
         all_buffers: usize = "256MiB", Size(KIB, 64 * GIB);
         /// A socket with a turn that lags by more than this takes no new turns until the client has caught up.
         lag: usize = "1MiB", Size(KIB, GIB);
@@ -155,7 +155,8 @@ section! {
         connections: usize = 1024, Count(1, 65_536);
         /// Upstream sockets at once. Beyond it turns go over HTTP.
         sockets: usize = 256, Count(1, 65_536);
-        /// Upstream sockets of one credential at once. Beyond it turns go over HTTP.
+        /// Upstream sockets of one credential at once. Beyond it the conversation idle for longest gives up its place;
+        /// with none idle, turns go over HTTP.
         sockets_per_credential: usize = 16, Count(1, 65_536);
         /// Turns at once. A further one is answered 503 with `retry-after`.
         turns: usize = 4096, Count(1, 1_048_576);
@@ -174,8 +175,9 @@ section! {
         /// For an upstream connection: name, TCP, TLS and handshake. Beyond it the turn goes over HTTP; an HTTP
         /// turn is answered 504.
         connect: Duration = "10s", WAIT;
-        /// For a client's request head. Beyond it the connection is closed.
-        header: Duration = "30s", WAIT;
+        /// For a client's request head, and so also for how long an idle client connection is kept. Beyond it the
+        /// connection is closed.
+        header: Duration = "75s", WAIT;
         /// Between two pieces of a client's body. Beyond it the request is answered 408.
         body_idle: Duration = "30s", WAIT;
         /// For a client's whole body. Beyond it the request is answered 408.
@@ -183,8 +185,8 @@ section! {
         /// From the frame to the first event of its turn. Beyond it the socket counts as lost and the turn is
         /// tried on the next rung.
         first_event: Duration = "90s", WAIT;
-        /// Between two events of a turn. Beyond it the turn ends with an error. Long, because a model may think
-        /// in silence.
+        /// Between two events of a turn. Beyond it the turn ends with an error, unless the client has seen nothing of
+        /// it yet. Long, because a model may think in silence.
         silence: Duration = "15m", WAIT;
         /// Between pings on a socket. Keeps idle ones from being cut by what lies between.
         ping: Duration = "25s", WAIT;

@@ -3,13 +3,15 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 
 /// A response body on its way to a client.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -29,9 +31,9 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of chunks as they come; an error breaks it.
+/// A body of chunks as they come; an error breaks it, once the chunks before it had time to go down.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
-    StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
+    lingering(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
 }
 
 /// Somebody else's body (an upstream response), trailers included.
@@ -40,7 +42,16 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    lingering(body.map_err(Into::into).boxed_unsync())
+}
+
+/// The same body; `kept` is let go with it.
+pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
+    let frames = body.map_frame(move |frame| {
+        let _ = &kept;
+        frame
+    });
+    frames.boxed_unsync()
 }
 
 /// A body fed by another task, at most `depth` chunks (at least one) ahead of the client.
@@ -114,9 +125,65 @@ impl hyper::body::Body for Fed {
     }
 }
 
+/// Holds an error back for a moment: when a body breaks, hyper throws away what it has not yet written, and that may
+/// be the error event that says why.
+struct Lingering {
+    body: Body,
+    broken: Option<(BodyError, Pin<Box<Sleep>>)>,
+}
+
+fn lingering(body: Body) -> Body {
+    Lingering { body, broken: None }.boxed_unsync()
+}
+
+impl hyper::body::Body for Lingering {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, broken } = &mut *self;
+        if broken.is_none() {
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Err(error)) => *broken = Some((error, Box::pin(sleep(LINGER)))),
+                frame => return Poll::Ready(frame),
+            }
+        }
+        if let Some((_, wait)) = broken {
+            ready!(wait.as_mut().poll(cx));
+        }
+        Poll::Ready(broken.take().map(|(error, _)| Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Long enough for a connection's task to write what is queued, if its client reads at all.
+const LINGER: Duration = Duration::from_millis(50);
+
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_before_an_error_has_time_to_go_down() {
+        let chunks = [Ok(Bytes::from_static(b"why")), Err("broken".into())];
+        let mut body = stream(futures_util::stream::iter(chunks));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "why");
+        let error = body.frame();
+        assert!(error.now_or_never().is_none(), "the connection is polled, and writes, before it hears");
+        assert!(body.frame().await.unwrap().is_err());
+    }
 
     #[tokio::test]
     async fn a_finished_feed_ends_cleanly() {

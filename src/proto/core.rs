@@ -168,11 +168,6 @@ impl Core {
                 Some(_) => Placement::Http(Reason::ClientAnchor, None),
             };
         }
-        let room = self.has_room(account);
-        if let Some(probe) = self.gates.check(now, account, room) {
-            let probe = probe.then(|| self.open(now, *account));
-            return Placement::Http(Reason::NoSocket, probe);
-        }
         let (reason, home, past) = match &wish.full {
             Some(reason) => (reason.clone(), wish.prefer, Past::default()),
             None => match self.index.continuations(&self.key, request) {
@@ -192,7 +187,7 @@ impl Core {
             return Placement::Http(Reason::TooLarge, None);
         }
         let Some(seat) = self.full_seat(now, account, home, size, wish.new_socket) else {
-            return Placement::Http(Reason::Busy, None);
+            return self.nowhere(now, account);
         };
         let plan = Plan::Full { reason, previous: None };
         Placement::Wire(self.ticket(now, account, request, seat, plan, past, false))
@@ -231,7 +226,7 @@ impl Core {
                     return Ok(self.ticket(now, account, request, seat, plan, past, elsewhere));
                 }
                 Err(reason) => {
-                    if reason == Reason::LaneAdvanced || reason == Reason::LaneBusy {
+                    if reason == Reason::LaneAdvanced {
                         self.index.set_branchy(continuation.head);
                         past.branchy = true;
                     }
@@ -242,11 +237,20 @@ impl Core {
         Err(refused.unwrap_or_else(|| (Reason::TooLarge, None, Past::default())))
     }
 
+    /// No socket has a place, and none may be opened: because none is to be had, or because there are enough.
+    fn nowhere(&mut self, now: Instant, account: &Digest) -> Placement {
+        let room = self.has_room(account);
+        match self.gates.check(now, account, room) {
+            Some(probe) => Placement::Http(Reason::NoSocket, probe.then(|| self.open(now, *account))),
+            None => Placement::Http(Reason::Busy, None),
+        }
+    }
+
     /// The client chains by itself: over the lane that holds the response, with the input as it is, or not at all.
     fn begin_anchored(&mut self, now: Instant, account: &Digest, request: &Request) -> Placement {
         let elsewhere = Placement::Http(Reason::ClientAnchor, None);
         let Some(anchor) = request.anchor.as_deref() else { return elsewhere };
-        if self.gates.check(now, account, false).is_some() || frame::size(request, None) > self.limits.frame {
+        if frame::size(request, None) > self.limits.frame {
             return elsewhere;
         }
         let Some(head) = self.index.by_response(account, anchor) else { return elsewhere };

@@ -1,14 +1,27 @@
 //! What the client and the log are told about a turn: `x-tailwire`, and the counters.
 
+use std::fmt;
+
+use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::proto::core::{Plan, Ticket};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
+use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
 
 /// The header's name (decisions 1).
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
+const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
+
+/// Bytes that went up for a turn on sockets, tries in vain included.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spent {
+    /// JSON of the frames.
+    pub(super) sent: usize,
+    /// The same on the wire.
+    pub(super) wire: u64,
+}
 
 /// The plan of a turn and its three sizes in bytes.
 #[derive(Debug, Clone)]
@@ -24,38 +37,40 @@ pub(super) struct Told {
 
 impl Told {
     /// A turn on the wire.
-    pub(super) fn wire(ticket: &Ticket, request: &Request, received: usize, sent: usize, wire: u64) -> Self {
+    pub(super) fn wire(ticket: &Ticket, request: &Request, received: usize, spent: Spent) -> Self {
         let all = request.items();
         let (plan, why, reason, new) = match &ticket.plan {
             Plan::Delta { new_from, grade, .. } => ("delta", format!("grade={grade}"), None, all - new_from),
             Plan::Full { reason, .. } => ("full", format!("reason={reason}"), Some(reason.label()), all),
         };
-        Self { plan, why, reason, items: Some((new, all)), received, sent, wire }
+        Self { plan, why, reason, items: Some((new, all)), received, sent: spent.sent, wire: spent.wire }
     }
 
-    /// A turn over plain HTTP: what came went up as it was.
-    pub(super) fn http(reason: &Reason, received: usize) -> Self {
+    /// A turn over plain HTTP: what came went up as it was, after what was spent on sockets.
+    pub(super) fn http(reason: &Reason, received: usize, spent: Spent) -> Self {
         Self {
             plan: "http",
             why: format!("reason={reason}"),
             reason: Some(reason.label()),
             items: None,
             received,
-            sent: received,
-            wire: received as u64,
+            sent: received + spent.sent,
+            wire: received as u64 + spent.wire,
         }
     }
 
-    /// The header's value.
-    pub(super) fn header(&self) -> Option<HeaderValue> {
-        let items = self.items.map(|(new, all)| format!("; items={new}/{all}")).unwrap_or_default();
-        let Self { plan, why, received, sent, wire, .. } = self;
-        let text = format!("plan={plan}; {why}{items}; received={received}; sent={sent}; wire={wire}");
-        HeaderValue::from_str(&text).ok()
+    /// Tells the client, if the settings want it told, and counts the turn.
+    pub(super) fn tell(&self, proxy: &Proxy, headers: &mut HeaderMap) {
+        self.count(&proxy.metrics);
+        if proxy.settings.plan_header
+            && let Ok(value) = HeaderValue::try_from(self.to_string())
+        {
+            headers.insert(HEADER, value);
+        }
     }
 
     /// Counts it, and notes it in the log: sizes and names, no content.
-    pub(super) fn count(&self, metrics: &Metrics) {
+    fn count(&self, metrics: &Metrics) {
         let plan = match self.plan {
             "delta" => &metrics.turns_delta,
             "full" => &metrics.turns_full,
@@ -71,5 +86,16 @@ impl Told {
         let (new, all) = self.items.unwrap_or_default();
         let Self { plan, why, received, sent, wire, .. } = self;
         tracing::info!(plan, why, new, all, received, sent, wire, "turn");
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { plan, why, received, sent, wire, .. } = self;
+        write!(f, "plan={plan}; {why}")?;
+        if let Some((new, all)) = self.items {
+            write!(f, "; items={new}/{all}")?;
+        }
+        write!(f, "; received={received}; sent={sent}; wire={wire}")
     }
 }

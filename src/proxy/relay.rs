@@ -18,7 +18,7 @@ use crate::proto::transcript::echo::Listener;
 use crate::proto::transcript::frame::{self, Envelope};
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
-use crate::proxy::plan::{self, Told};
+use crate::proxy::plan::{Spent, Told};
 use crate::proxy::{Proxy, reply};
 use crate::upstream::inbox::{Inbox, Message};
 
@@ -47,12 +47,23 @@ pub(super) struct Try {
     first: Option<Event>,
     received: usize,
     sent: usize,
+    /// What earlier tries of this turn sent in vain.
+    spent: Spent,
+    /// The id `response.created` named.
+    created: Option<String>,
+    begun: bool,
     ended: bool,
 }
 
 impl Try {
     /// Sends the frame.
-    pub(super) fn start(proxy: &Arc<Proxy>, request: &Arc<Request>, ticket: Ticket, received: usize) -> Self {
+    pub(super) fn start(
+        proxy: &Arc<Proxy>,
+        request: &Arc<Request>,
+        ticket: Ticket,
+        received: usize,
+        spent: Spent,
+    ) -> Self {
         let lane = ticket.lane.name();
         let (previous, new_from) = match &ticket.plan {
             Plan::Delta { previous, new_from, .. } => (Some(&**previous), Some(*new_from)),
@@ -71,7 +82,18 @@ impl Try {
             first: None,
             received,
             sent,
+            spent,
+            created: None,
+            begun: false,
             ended: false,
+        }
+    }
+
+    /// What this try and those before it sent.
+    pub(super) fn spent(&self) -> Spent {
+        Spent {
+            sent: self.spent.sent + self.sent,
+            wire: self.spent.wire + self.inbox.wire().unwrap_or_default(),
         }
     }
 
@@ -79,8 +101,17 @@ impl Try {
         matches!(self.ticket.plan, Plan::Delta { .. })
     }
 
+    /// True if the frame names a response to continue, found by us or named by the client.
+    fn continues(&self) -> bool {
+        self.is_delta() || self.request.anchor.is_some()
+    }
+
     pub(super) fn was_sent(&self) -> bool {
         self.inbox.wire().is_some()
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     pub(super) fn connection(&self) -> ConnectionId {
@@ -97,11 +128,12 @@ impl Try {
             if let Some(error) = self.error(&event) {
                 return Answer::Fault(Fault::Provider(Box::new(error)));
             }
+            self.begun = true;
             if self.request.stream {
                 self.first = Some(event);
                 return Answer::Stream;
             }
-            self.listener.hear(&self.proxy.key, &event);
+            self.hear(&event);
             self.restorer.hear(&event);
             if event.kind().is_terminal() {
                 self.settle(&event);
@@ -118,7 +150,7 @@ impl Try {
         match event.kind() {
             EventKind::Error => Some(ProviderError::of_event(event)),
             EventKind::Ended => ProviderError::of_response(event)
-                .filter(|error| self.is_delta() && error.class == ErrorClass::NotFound),
+                .filter(|error| self.continues() && error.class == ErrorClass::NotFound),
             _ => None,
         }
     }
@@ -160,14 +192,19 @@ impl Try {
         if let Ok(id) = HeaderValue::try_from(reply::request_id()) {
             headers.insert("x-request-id", id);
         }
-        let wire = self.inbox.wire().unwrap_or_default();
-        let told = Told::wire(&self.ticket, &self.request, self.received, self.sent, wire);
-        told.count(&self.proxy.metrics);
-        if self.proxy.settings.plan_header
-            && let Some(value) = told.header()
-        {
-            headers.insert(plan::HEADER, value);
+        self.told().tell(&self.proxy, headers);
+    }
+
+    /// What is told about this try.
+    pub(super) fn told(&self) -> Told {
+        Told::wire(&self.ticket, &self.request, self.received, self.spent())
+    }
+
+    fn hear(&mut self, event: &Event) {
+        if event.kind() == EventKind::Created {
+            self.created = event.response_id();
         }
+        self.listener.hear(&self.proxy.key, event);
     }
 
     /// The next bytes of the stream, and whether more follow. All events that are there go down together.
@@ -204,7 +241,7 @@ impl Try {
                 self.proxy.pool.end(self.ticket.turn, false);
             }
             Message::Event(event) => {
-                self.listener.hear(&self.proxy.key, &event);
+                self.hear(&event);
                 self.restorer.write(&event, out);
                 if event.kind().is_terminal() {
                     self.settle(&event);
@@ -223,7 +260,9 @@ impl Try {
     /// turn finds it.
     fn settle(&mut self, event: &Event) {
         self.ended = true;
-        let id = event.response_id().filter(|_| event.kind() == EventKind::Completed);
+        let same = |id: &String| self.created.as_ref().is_none_or(|created| created == id);
+        // One response under two ids is two responses in one lane: there is nothing to be continued.
+        let id = event.response_id().filter(same).filter(|_| event.kind() == EventKind::Completed);
         let Some(id) = id else {
             self.proxy.pool.end(self.ticket.turn, false);
             return;

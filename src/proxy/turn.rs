@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request as HttpRequest, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::downstream::body::Body;
+use crate::downstream::body::{self, Body};
 use crate::downstream::upload::{self, Upload};
 use crate::proto::core::{Placement, Plan, Ticket, Wish};
 use crate::proto::fault::Fault;
@@ -19,7 +19,7 @@ use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::ErrorClass;
-use crate::proxy::plan::{self, Told};
+use crate::proxy::plan::{Spent, Told};
 use crate::proxy::relay::{Answer, Try};
 use crate::proxy::reply::{self, Problem};
 use crate::proxy::{Proxy, passthrough};
@@ -43,7 +43,7 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> R
     let turn = Turn { proxy: proxy.clone(), parts, upload, account, permit };
     match turn.read().await {
         Ok(request) => turn.live(Arc::new(request)).await,
-        Err(reason) => turn.fall_back(&reason).await,
+        Err(reason) => turn.fall_back(&reason, Spent::default()).await,
     }
 }
 
@@ -78,6 +78,9 @@ impl Turn {
             parse()
         };
         let request = parsed?;
+        if request.chain.is_none() {
+            return Err(Reason::Undigestable);
+        }
         let profile = &self.proxy.profile;
         let forbidden =
             profile.forbidden.and_then(|field| request.value(field)).is_some_and(|value| value != "null");
@@ -90,13 +93,15 @@ impl Turn {
     /// Tries, and tries again as the ladder says.
     async fn live(self, request: Arc<Request>) -> Response<Body> {
         let mut wish = Wish::default();
-        let mut progress = Progress { once: request.acts || request.anchor.is_some(), ..Progress::default() };
+        let anchored = request.anchor.is_some();
+        let mut progress = Progress { once: request.acts || anchored, anchored, ..Progress::default() };
+        let mut spent = Spent::default();
         loop {
             let ticket = match self.proxy.pool.begin(&self.account, &request, &wish) {
                 Placement::Wire(ticket) => self.explained(ticket),
-                Placement::Http(reason, _) => return self.fall_back(&reason).await,
+                Placement::Http(reason, _) => return self.fall_back(&reason, spent).await,
             };
-            let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len());
+            let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len(), spent);
             let fault = match attempt.answer().await {
                 Answer::Stream => return attempt.stream(self.permit),
                 Answer::Body(body) => return attempt.body(body),
@@ -104,7 +109,9 @@ impl Turn {
             };
             progress.delta = attempt.is_delta();
             progress.sent = attempt.was_sent();
-            let connection = attempt.connection();
+            progress.begun = attempt.has_begun();
+            spent = attempt.spent();
+            let (connection, told) = (attempt.connection(), attempt.told());
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);
             tracing::info!(fault = fault.name(), ?rung, "turn recovers");
@@ -124,9 +131,13 @@ impl Turn {
                 }
                 Rung::Http => {
                     self.proxy.metrics.recovered_http.increment();
-                    return self.fall_back(&reason_of(&fault)).await;
+                    return self.fall_back(&reason_of(&fault), spent).await;
                 }
-                Rung::Fail => return reply::fault(&fault),
+                Rung::Fail => {
+                    let mut response = reply::fault(&fault);
+                    told.tell(&self.proxy, response.headers_mut());
+                    return response;
+                }
             };
             progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
         }
@@ -143,21 +154,16 @@ impl Turn {
     }
 
     /// The client's own bytes over HTTP.
-    async fn fall_back(self, reason: &Reason) -> Response<Body> {
-        let told = Told::http(reason, self.upload.raw.len());
-        told.count(&self.proxy.metrics);
-        let Self { proxy, parts, upload, .. } = self;
+    async fn fall_back(self, reason: &Reason, spent: Spent) -> Response<Body> {
+        let told = Told::http(reason, self.upload.raw.len(), spent);
+        let Self { proxy, parts, upload, permit, .. } = self;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);
         let sent =
             passthrough::resend(client, upstream, parts.method, path, &parts.headers, upload.raw).await;
         let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
-        if proxy.settings.plan_header
-            && let Some(value) = told.header()
-        {
-            response.headers_mut().insert(plan::HEADER, value);
-        }
-        response
+        told.tell(&proxy, response.headers_mut());
+        response.map(|answer| body::keeping(answer, permit))
     }
 }
 
@@ -165,6 +171,7 @@ impl Turn {
 fn parse(proxy: &Proxy, account: &Account, body: &Bytes) -> Result<Request, Reason> {
     let known = proxy.pool.prefixes(&account.digest);
     let request = Request::parse(&proxy.key, &account.digest, body.clone(), &known)?;
+    request.prepare(&proxy.key);
     let shortcut = request.chain.as_ref().is_some_and(|chain| chain.first > 0);
     if shortcut && !proxy.pool.recognises(&proxy.key, &request) {
         return Request::parse(&proxy.key, &account.digest, body.clone(), &[]);

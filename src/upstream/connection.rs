@@ -3,14 +3,13 @@
 //! Decides nothing. One task owns the socket, so that reading goes on whatever the turns do: pings are answered, late
 //! frames are seen, a dead peer is noticed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
 use crate::proto::core::gate::Refusal;
@@ -19,8 +18,9 @@ use crate::proto::id::{ConnectionId, TurnId};
 use crate::proto::session::connection::{Action, Verdict};
 use crate::proto::wire::event::Event;
 use crate::upstream::dial::ConnectError;
+use crate::upstream::handshake::Opened;
+use crate::upstream::heart::Heart;
 use crate::upstream::inbox::{Backlog, Outlet};
-use crate::upstream::pool::{Outlets, Pool};
 use crate::upstream::socket::{Outgoing, Received, Socket};
 
 /// Wait for the close frame to go out; then the socket is dropped as it is.
@@ -42,69 +42,66 @@ pub enum Command {
     Wake,
 }
 
-/// Opens the socket, drives it, and leaves nothing behind.
+/// Opens the socket and drives it to its end; returns the fault that turns still in the queue are to hear of.
 pub(super) async fn run(
-    pool: Arc<Pool>,
+    heart: &Heart,
     id: ConnectionId,
-    headers: HeaderMap,
-    mut commands: mpsc::Receiver<Command>,
+    dial: impl Future<Output = Result<Opened, ConnectError>>,
+    commands: &mut mpsc::Receiver<Command>,
     relief: Arc<Notify>,
-) {
-    let last = match pool.dial(&headers).await {
-        Ok(opened) => {
-            pool.metrics().sockets_opened.increment();
-            pool.core().opened(Instant::now(), id);
-            tracing::debug!(connection = %id, compression = opened.socket.compression(), "socket open");
-            let mut driver = Driver {
-                pool: &pool,
-                id,
-                socket: opened.socket,
-                relief,
-                outbox: VecDeque::new(),
-                writing: None,
-                waiting: VecDeque::new(),
-                outlets: Outlets::new(),
-                paused: false,
-                lagging: false,
-            };
-            driver.drive(&mut commands).await
-        }
+) -> Fault {
+    let socket = match dial.await {
+        Ok(opened) => opened.socket,
         Err(error) => {
-            refused(&pool, id, &error);
-            Fault::Connect
+            refused(heart, id, &error);
+            return Fault::Connect;
         }
     };
-    while pool.core().poll_action(id).is_some() {}
-    pool.closed(id);
-    commands.close();
-    while let Some(command) = commands.recv().await {
-        if let Command::Create { outlet, .. } = command {
-            outlet.fail(last.clone());
-        }
-    }
+    heart.metrics.sockets_opened.increment();
+    heart.lock().opened(Instant::now(), id);
+    tracing::debug!(connection = %id, compression = socket.compression(), "socket open");
+    let mut driver = Driver {
+        heart,
+        id,
+        socket,
+        relief,
+        outbox: VecDeque::new(),
+        writing: None,
+        moved: 0,
+        waiting: VecDeque::new(),
+        outlets: HashMap::new(),
+        paused: false,
+        lagging: false,
+    };
+    driver.drive(commands).await
 }
 
-fn refused(pool: &Pool, id: ConnectionId, error: &ConnectError) {
+fn refused(heart: &Heart, id: ConnectionId, error: &ConnectError) {
     let refusal = match error {
         ConnectError::Refused(refusal) => Refusal::of_status(refusal.status.as_u16()),
         _ => Refusal::Failure,
     };
-    pool.metrics().sockets_refused.increment();
+    heart.metrics.sockets_refused.increment();
     tracing::info!(connection = %id, %error, "no socket; turns go over HTTP");
-    pool.core().refused(Instant::now(), id, refusal);
+    let mut core = heart.lock();
+    core.refused(Instant::now(), id, refusal);
+    // Its turns are all still in the queue, and hear of it there.
+    while core.poll_action(id).is_some() {}
 }
 
 struct Driver<'a> {
-    pool: &'a Pool,
+    heart: &'a Heart,
     id: ConnectionId,
     socket: Socket,
     relief: Arc<Notify>,
     outbox: VecDeque<Outgoing>,
     /// The turn whose frame is being written, and the socket's byte count before it.
     writing: Option<(TurnId, u64)>,
+    /// Bytes written when the clock last struck.
+    moved: u64,
     /// Frames behind it; as many as the socket has turns in flight.
     waiting: VecDeque<(TurnId, Bytes)>,
-    outlets: Outlets,
+    outlets: HashMap<TurnId, Outlet>,
     /// Not reading: only readers at their bound are left.
     paused: bool,
     lagging: bool,
@@ -127,6 +124,8 @@ impl Driver<'_> {
             }
             match self.step(commands).await {
                 Step::Command(Some(Command::Create { turn, frame, outlet })) => {
+                    // Placed just before the others reached their bound: it must not wait for their readers.
+                    self.paused = false;
                     self.outlets.insert(turn, outlet);
                     self.waiting.push_back((turn, frame));
                 }
@@ -140,21 +139,14 @@ impl Driver<'_> {
                     self.lost(&Fault::SocketLost(None));
                 }
                 Step::Relief => self.relieve(),
-                Step::Timeout => {
-                    let now = Instant::now();
-                    let mut core = self.pool.core();
-                    if self.paused {
-                        core.heard(now, self.id);
-                    }
-                    core.timeout(now, self.id);
-                }
+                Step::Timeout => self.timeout(),
             }
             self.write_next();
         }
     }
 
     async fn step(&mut self, commands: &mut mpsc::Receiver<Command>) -> Step {
-        let deadline = self.pool.core().poll_timeout(self.id);
+        let deadline = self.heart.lock().poll_timeout(self.id);
         let (socket, outbox) = (&mut self.socket, &mut self.outbox);
         let (writing, paused) = (self.writing.is_some() || !outbox.is_empty(), self.paused);
         let io = poll_fn(|cx| {
@@ -177,7 +169,7 @@ impl Driver<'_> {
     /// Carries out what the heart wants; the last fault once the socket is to end.
     async fn act(&mut self) -> Option<Fault> {
         loop {
-            let action = self.pool.core().poll_action(self.id)?;
+            let action = self.heart.lock().poll_action(self.id)?;
             match action {
                 Action::Ping => self.outbox.push_back(Outgoing::Ping),
                 Action::Fault(turn, fault) => {
@@ -206,7 +198,7 @@ impl Driver<'_> {
     }
 
     fn next_fault(&self) -> Option<Action> {
-        let mut core = self.pool.core();
+        let mut core = self.heart.lock();
         loop {
             match core.poll_action(self.id)? {
                 fault @ Action::Fault(..) => return Some(fault),
@@ -216,8 +208,8 @@ impl Driver<'_> {
     }
 
     fn lost(&mut self, fault: &Fault) {
-        self.pool.metrics().sockets_lost.increment();
-        let mut core = self.pool.core();
+        self.heart.metrics.sockets_lost.increment();
+        let mut core = self.heart.lock();
         core.lost(self.id, fault);
     }
 
@@ -225,8 +217,11 @@ impl Driver<'_> {
     fn write_next(&mut self) {
         while self.writing.is_none() {
             let Some((turn, frame)) = self.waiting.pop_front() else { return };
-            if !self.pool.core().sending(Instant::now(), self.id, turn) {
-                self.outlets.remove(&turn);
+            if !self.heart.lock().sending(Instant::now(), self.id, turn) {
+                if let Some(outlet) = self.outlets.remove(&turn) {
+                    // Mostly nobody listens; but an unattributable error may have struck while the frame was queued.
+                    outlet.fail(Fault::SocketLost(None));
+                }
                 continue;
             }
             self.writing = Some((turn, self.socket.bytes_written()));
@@ -238,12 +233,24 @@ impl Driver<'_> {
         }
     }
 
+    /// Time passed. While we do not read, or are still writing, silence is no sign of death.
+    fn timeout(&mut self) {
+        let now = Instant::now();
+        let moved = self.socket.bytes_written() > self.moved;
+        self.moved = self.socket.bytes_written();
+        let mut core = self.heart.lock();
+        if self.paused || (self.writing.is_some() && moved) {
+            core.excused(now, self.id);
+        }
+        core.timeout(now, self.id);
+    }
+
     fn written(&mut self) {
-        if let Some((turn, before)) = self.writing.take()
-            && let Some(outlet) = self.outlets.get(&turn)
-        {
+        let Some((turn, before)) = self.writing.take() else { return };
+        if let Some(outlet) = self.outlets.get(&turn) {
             outlet.sent(self.socket.bytes_written() - before);
         }
+        self.heart.lock().excused(Instant::now(), self.id);
     }
 
     fn receive(&mut self, received: Received) {
@@ -251,11 +258,15 @@ impl Driver<'_> {
         match received {
             Received::Text(text) => match Event::parse(text) {
                 Ok(event) => self.deliver(now, event),
-                Err(_) => self.pool.core().garbage(self.id),
+                Err(_) => self.heart.lock().garbage(self.id),
             },
-            Received::Binary => self.pool.core().garbage(self.id),
-            Received::Ping | Received::Pong => self.pool.core().heard(now, self.id),
-            Received::Closed { code: Some(1009), .. } | Received::TooLarge => self.lost(&Fault::TooBig),
+            Received::Binary => self.heart.lock().garbage(self.id),
+            Received::Ping | Received::Pong => self.heart.lock().heard(now, self.id),
+            Received::Closed { code: Some(1009), .. } => {
+                self.heart.metrics.sockets_lost.increment();
+                self.heart.lock().refused_size(self.id);
+            }
+            Received::TooLarge => self.lost(&Fault::TooBig),
             Received::Closed { code, .. } => self.lost(&Fault::SocketLost(code)),
             Received::Lost(error) => {
                 tracing::debug!(connection = %self.id, error, "socket lost");
@@ -265,7 +276,7 @@ impl Driver<'_> {
     }
 
     fn deliver(&mut self, now: Instant, event: Event) {
-        let Verdict::Deliver(turn) = self.pool.core().event(now, self.id, &event) else { return };
+        let Verdict::Deliver(turn) = self.heart.lock().event(now, self.id, &event) else { return };
         // A turn's outlet goes when its last event has been pushed; the reader's end lives on.
         let terminal = event.kind().is_terminal();
         let Some(outlet) = self.outlets.get(&turn) else { return };
@@ -282,7 +293,7 @@ impl Driver<'_> {
     fn fell_behind(&mut self, turn: TurnId, backlog: Backlog) {
         if !self.lagging {
             self.lagging = true;
-            self.pool.core().lag(self.id, true);
+            self.heart.lock().lag(self.id, true);
         }
         if backlog != Backlog::Full {
             return;
@@ -294,18 +305,21 @@ impl Driver<'_> {
             return;
         }
         if let Some(outlet) = self.outlets.remove(&turn) {
-            self.pool.metrics().turns_lagging.increment();
+            self.heart.metrics.turns_lagging.increment();
             outlet.fail(Fault::SlowReader);
+            self.relieve();
         }
     }
 
+    /// A reader caught up, left, or was given up.
     fn relieve(&mut self) {
+        self.outlets.retain(|_, outlet| !outlet.is_orphaned());
         let worst = |level: Backlog| self.outlets.values().any(|outlet| outlet.backlog() == level);
         let (full, lagging) = (worst(Backlog::Full), worst(Backlog::Full) || worst(Backlog::Lagging));
         self.paused &= full;
         if self.lagging && !lagging {
             self.lagging = false;
-            self.pool.core().lag(self.id, false);
+            self.heart.lock().lag(self.id, false);
         }
     }
 }

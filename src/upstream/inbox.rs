@@ -45,6 +45,8 @@ pub struct Bounds {
 struct State {
     queue: VecDeque<Message>,
     bytes: usize,
+    /// Nobody will read; nothing is kept any more.
+    orphaned: bool,
 }
 
 #[derive(Debug)]
@@ -65,10 +67,14 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Inbox {
     fn drop(&mut self) {
-        let left = self.state().bytes;
-        self.all.fetch_sub(left, Ordering::Relaxed);
+        let mut state = self.0.state();
+        state.orphaned = true;
+        state.queue.clear();
+        self.0.all.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
+        drop(state);
+        self.0.relief.notify_one();
     }
 }
 
@@ -80,7 +86,7 @@ pub struct Inbox(Arc<Shared>);
 #[derive(Debug)]
 pub struct Outlet(Arc<Shared>);
 
-/// A queue. `relief` is notified when a lagging reader has caught up; `all` counts the bytes of all queues.
+/// A queue. `relief` is notified when a lagging reader has caught up or is gone; `all` counts the bytes of all queues.
 pub fn queue(bounds: Bounds, all: Arc<AtomicUsize>, relief: Arc<Notify>) -> (Outlet, Inbox) {
     let shared = Shared {
         state: Mutex::default(),
@@ -98,8 +104,11 @@ impl Outlet {
     /// Queues an event and says how the reader is doing. At [`Backlog::Full`] no further event should be pushed.
     pub fn push(&self, event: Event) -> Backlog {
         let weight = event.weight();
-        self.0.all.fetch_add(weight, Ordering::Relaxed);
         let mut state = self.0.state();
+        if state.orphaned {
+            return Backlog::Fine;
+        }
+        self.0.all.fetch_add(weight, Ordering::Relaxed);
         state.bytes += weight;
         state.queue.push_back(Message::Event(event));
         drop(state);
@@ -139,7 +148,7 @@ impl Outlet {
 
     /// True once nobody will read.
     pub fn is_orphaned(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        self.0.state().orphaned
     }
 }
 
@@ -202,8 +211,12 @@ mod tests {
         relief.notified().await;
         assert_eq!((outlet.backlog(), all.load(Ordering::Relaxed)), (Backlog::Fine, 0));
         outlet.push(event(10));
-        drop((outlet, inbox));
+        drop(inbox);
+        relief.notified().await;
+        assert!(outlet.is_orphaned());
         assert_eq!(all.load(Ordering::Relaxed), 0, "what was never read is given back");
+        assert_eq!(outlet.push(event(5_000)), Backlog::Fine);
+        assert_eq!(all.load(Ordering::Relaxed), 0, "nor is anything kept from then on");
     }
 
     #[tokio::test]

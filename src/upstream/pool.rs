@@ -1,7 +1,6 @@
-//! The heart behind its lock, and the tasks that carry out what it decides: one per socket.
+//! All sockets of the process: places turns, opens what the heart asks for, hands frames to the sockets' tasks.
 //!
-//! The lock is a short std mutex, never held across an await: every call under it is arithmetic and map look-ups. Decides
-//! nothing; asks `proto::core`.
+//! Decides nothing; asks `proto::core`.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
@@ -25,7 +24,8 @@ use crate::upstream::connection::{self, Command};
 use crate::upstream::dial::ConnectError;
 use crate::upstream::extension::Compression;
 use crate::upstream::handshake::{Dialer, Opened};
-use crate::upstream::inbox::{self, Bounds, Inbox, Outlet};
+use crate::upstream::heart::Heart;
+use crate::upstream::inbox::{self, Bounds, Inbox};
 use crate::upstream::origin::Target;
 
 /// Commands a socket's task may have waiting: turns in flight and wake-ups; more cannot be needed.
@@ -48,14 +48,13 @@ pub struct Account {
 /// All sockets of this process.
 #[derive(Debug)]
 pub struct Pool {
-    core: Mutex<Core>,
+    heart: Heart,
     links: Mutex<HashMap<ConnectionId, Link>>,
     dialer: Dialer,
     target: Target,
     offer: Option<Compression>,
     bounds: Bounds,
     buffered: Arc<AtomicUsize>,
-    metrics: Arc<Metrics>,
     idle: Notify,
 }
 
@@ -75,21 +74,19 @@ impl Pool {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            core: Mutex::new(core),
+            heart: Heart::new(core, metrics),
             links: Mutex::default(),
             dialer,
             target,
             offer,
             bounds,
             buffered: Arc::default(),
-            metrics,
             idle: Notify::new(),
         })
     }
 
-    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
-        // A panic under the lock is a defect of ours; refusing every later turn would only make it worse.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.heart.lock()
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<ConnectionId, Link>> {
@@ -113,20 +110,47 @@ impl Pool {
 
     /// Places a turn, opening a socket if that is what it takes.
     pub fn begin(self: &Arc<Self>, account: &Account, request: &Request, wish: &Wish) -> Placement {
-        let placement = self.core().begin(Instant::now(), &account.digest, request, wish);
-        match &placement {
-            Placement::Wire(ticket) if ticket.open => self.open(ticket.connection, account),
-            Placement::Http(_, Some(probe)) => self.open(*probe, account),
-            _ => {}
+        let mut core = self.core();
+        let placement = core.begin(Instant::now(), &account.digest, request, wish);
+        let opening = match &placement {
+            Placement::Wire(ticket) if ticket.open => Some(ticket.connection),
+            Placement::Http(_, probe) => *probe,
+            Placement::Wire(_) => None,
+        };
+        // Under the heart's lock: the next turn may be placed on this socket, and must find its link.
+        let opening = opening.map(|id| (id, self.link(id)));
+        drop(core);
+        if let Some((id, (commands, relief))) = opening {
+            tokio::spawn(self.clone().attend(id, account.handshake.clone(), commands, relief));
         }
         placement
     }
 
-    fn open(self: &Arc<Self>, id: ConnectionId, account: &Account) {
+    fn link(&self, id: ConnectionId) -> (mpsc::Receiver<Command>, Arc<Notify>) {
         let (commands, inbound) = mpsc::channel(COMMANDS);
         let relief = Arc::new(Notify::new());
         self.links().insert(id, Link { commands, relief: relief.clone() });
-        tokio::spawn(connection::run(self.clone(), id, account.handshake.clone(), inbound, relief));
+        (inbound, relief)
+    }
+
+    /// A socket's whole life; nothing of it is left behind.
+    async fn attend(
+        self: Arc<Self>,
+        id: ConnectionId,
+        headers: HeaderMap,
+        mut commands: mpsc::Receiver<Command>,
+        relief: Arc<Notify>,
+    ) {
+        let last = connection::run(&self.heart, id, self.dial(&headers), &mut commands, relief).await;
+        self.core().closed(id);
+        self.links().remove(&id);
+        commands.close();
+        while let Some(command) = commands.recv().await {
+            if let Command::Create { outlet, .. } = command {
+                outlet.fail(last.clone());
+            }
+        }
+        self.idle.notify_waiters();
     }
 
     /// Hands a frame to its socket; the answer comes through the inbox.
@@ -208,27 +232,14 @@ impl Pool {
     fn wake(&self, connection: Option<ConnectionId>) {
         let links = self.links();
         if let Some(link) = connection.and_then(|id| links.get(&id)) {
-            // A full queue has a command in it, and any command makes the task look.
+            // A full queue has commands in it, and any command makes the task look.
             let _ = link.commands.try_send(Command::Wake);
         }
     }
 
-    pub(super) fn closed(&self, id: ConnectionId) {
-        self.core().closed(id);
-        self.links().remove(&id);
-        self.idle.notify_waiters();
-    }
-
-    pub(super) async fn dial(&self, headers: &HeaderMap) -> Result<Opened, ConnectError> {
+    async fn dial(&self, headers: &HeaderMap) -> Result<Opened, ConnectError> {
         let few = self.sockets() <= FEW_SOCKETS;
         let offer = self.offer.unwrap_or(if few { Compression::Takeover } else { Compression::Pooled });
         self.dialer.open(&self.target, headers, offer).await
     }
-
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
 }
-
-/// The outlets of a socket's turns.
-pub(super) type Outlets = HashMap<TurnId, Outlet>;

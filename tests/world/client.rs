@@ -143,10 +143,8 @@ impl Node {
             self.foreign = true;
             // Ids are the provider's: sent by somebody else it would store the items as theirs.
             self.history.iter_mut().for_each(|item| item.change(|_| ()));
-            for said in &mut self.output {
-                [&mut said.done, &mut said.last]
-                    .map(|item| item.as_object_mut().map(|item| item.remove("id")));
-            }
+            let copies = self.output.iter_mut().flat_map(|said| [&mut said.done, &mut said.last]);
+            copies.filter_map(Value::as_object_mut).for_each(|item| drop(item.remove("id")));
         }
         self
     }

@@ -90,7 +90,7 @@ pub(crate) struct Steps(pub(crate) Vec<Step>);
 
 impl fmt::Debug for Steps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().map(|step| format!("{step:?}")).try_for_each(|line| write!(f, "\n    {line}"))
+        self.0.iter().try_for_each(|step| write!(f, "\n    {step:?}"))
     }
 }
 

@@ -100,15 +100,19 @@ impl Core {
         new_socket: bool,
     ) -> Option<Seat> {
         let large = size > self.limits.own_socket_frame;
+        // While the gate is shut no turn waits for a handshake, least of all for the one that probes.
+        let shut = self.gates.check(now, account, false).is_some();
         let mut own: Vec<ConnectionId> = self
             .connections
             .values()
-            .filter(|c| c.account() == account && c.accepts(now) && !(large && size > c.largest_frame()))
+            .filter(|c| c.account() == account && c.accepts(now) && !(shut && c.is_connecting()))
+            .filter(|c| !(large && size > c.largest_frame()))
             .map(Connection::id)
             .collect();
         own.sort_by_key(|id| (Some(*id) != home, id.0));
         if new_socket {
-            own.clear();
+            // One that is being opened is as new; turns that lost a socket together need not open one each.
+            own.retain(|id| self.connections.get(id).is_some_and(Connection::is_connecting));
         }
         let keep = self.limits.keep_head;
         for id in &own {
@@ -125,7 +129,7 @@ impl Core {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
             }
         }
-        if self.has_room(account) {
+        if self.has_room(account) && !shut {
             let id = self.open(now, *account);
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });

@@ -60,7 +60,9 @@ impl Core {
     /// An event: to whom it goes.
     pub fn event(&mut self, now: Instant, id: ConnectionId, event: &Event) -> Verdict {
         let Some(connection) = self.connections.get_mut(&id) else { return Verdict::Drop };
-        connection.handle_event(now, event)
+        let verdict = connection.handle_event(now, event);
+        self.degraded |= connection.is_nameless();
+        verdict
     }
 
     /// Something that must not be on this wire was.
@@ -71,14 +73,26 @@ impl Core {
     }
 
     /// A socket ended: its turns hear of `fault`, and what it held is gone. Call `poll_action`, then `closed`.
-    ///
-    /// A frame refused as too big lowers the limit for all that follow.
     pub fn lost(&mut self, id: ConnectionId, fault: &Fault) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            if let Some(refused) = connection.refused_frame().filter(|_| *fault == Fault::TooBig) {
+            connection.handle_lost(fault);
+        }
+    }
+
+    /// The provider closed the socket because a frame was too big: that size is the limit for all that follow.
+    pub fn refused_size(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(refused) = connection.refused_frame() {
                 self.limits.frame = self.limits.frame.min(refused - 1);
             }
-            connection.handle_lost(fault);
+            connection.handle_lost(&Fault::TooBig);
+        }
+    }
+
+    /// What was silent was so for a reason of ours (a long upload, a slow reader): silence counts from here.
+    pub fn excused(&mut self, now: Instant, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_excused(now);
         }
     }
 

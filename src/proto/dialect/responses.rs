@@ -73,6 +73,9 @@ impl Restorer {
 
     /// Appends the flat `error` event SSE clients know (protocol §2.4), for an error that came in mid-stream.
     pub fn write_error(&mut self, error: &ProviderError, out: &mut Vec<u8>) {
+        for held in self.setup.flush() {
+            self.write_one(&held, out);
+        }
         let body = json::members(&error.body).unwrap_or_default();
         let object = json::find(&body, "error").map_or("{}", |member| &error.body[member.value.clone()]);
         let members = json::members(object).unwrap_or_default();

@@ -22,6 +22,9 @@ pub enum Supplied {
     Held(Event),
 }
 
+/// Events of one response held back at a time; past it they are shown without what should come before.
+const MAX_HELD: usize = 4096;
+
 /// What has been shown so far.
 #[derive(Debug, Default)]
 pub struct Setup {
@@ -29,7 +32,10 @@ pub struct Setup {
     in_progress: bool,
     items: BTreeSet<u64>,
     finished: BTreeSet<u64>,
-    parts: BTreeSet<(u64, u64)>,
+    /// Ids and call ids of items that events spoke of, as JSON.
+    spoken: BTreeSet<String>,
+    /// Parts by output index, the name of their own index, and that index.
+    parts: BTreeSet<(u64, &'static str, u64)>,
     /// Deltas of calls whose name is not known yet, by output index.
     held: BTreeMap<u64, Vec<Event>>,
 }
@@ -50,12 +56,21 @@ impl Setup {
             }
             EventKind::Completed | EventKind::Ended => {
                 self.create(event, &mut supplied);
-                self.progress(&mut supplied);
-                self.leftovers(output.unwrap_or("[]"), &mut supplied);
+                // A response may fail before it was ever in progress, and then its output is what it is.
+                if event.kind() == EventKind::Completed {
+                    self.progress(&mut supplied);
+                    self.leftovers(output.unwrap_or("[]"), &mut supplied);
+                }
+                supplied.extend(self.flush().map(Supplied::Held));
             }
             EventKind::Error | EventKind::Aside => {}
         }
         supplied
+    }
+
+    /// Events still held at the end: shown late rather than lost.
+    pub fn flush(&mut self) -> impl Iterator<Item = Event> + use<> {
+        std::mem::take(&mut self.held).into_values().flatten()
     }
 
     /// True if the event must wait until its item is known; it is kept and comes back from [`Self::before`].
@@ -63,7 +78,8 @@ impl Setup {
         let Some(index) = event.number("output_index").filter(|_| event.kind() == EventKind::Content) else {
             return false;
         };
-        let hold = !self.items.contains(&index) && event.name() != "response.output_item.added";
+        let unknown = !self.items.contains(&index) && event.name() != "response.output_item.added";
+        let hold = unknown && self.held.values().map(Vec::len).sum::<usize>() < MAX_HELD;
         if hold {
             self.held.entry(index).or_default().push(event.clone());
         }
@@ -96,9 +112,11 @@ impl Setup {
         match event.name() {
             "response.output_item.added" => {
                 self.items.insert(index);
+                self.spoken.extend(event.value("item").map(names).unwrap_or_default());
                 return;
             }
             "response.output_item.done" => {
+                self.spoken.extend(event.value("item").map(names).unwrap_or_default());
                 self.add(index, event.value("item"), supplied);
                 self.finished.insert(index);
                 return;
@@ -110,14 +128,16 @@ impl Setup {
             self.items.insert(index);
             supplied.push(added(index, &item));
         }
-        let Some(part) = event.number("content_index") else { return };
-        if self.parts.insert((index, part))
-            && let Some(empty) = empty_part(event.name())
-        {
-            let id = event.value("item_id").unwrap_or("\"\"");
-            let members =
-                format!(r#""item_id":{id},"output_index":{index},"content_index":{part},"part":{empty}"#);
-            supplied.push(Supplied::Event { name: "response.content_part.added", members });
+        for (name, numbered) in PARTS {
+            let Some(part) = event.number(numbered) else { continue };
+            if self.parts.insert((index, numbered, part))
+                && let Some(empty) = empty_part(event.name())
+            {
+                let id = event.value("item_id").unwrap_or("\"\"");
+                let members =
+                    format!(r#""item_id":{id},"output_index":{index},"{numbered}":{part},"part":{empty}"#);
+                supplied.push(Supplied::Event { name, members });
+            }
         }
     }
 
@@ -138,10 +158,15 @@ impl Setup {
         supplied.extend(self.held.remove(&index).into_iter().flatten().map(Supplied::Held));
     }
 
-    /// Items of the output that no event spoke of.
+    /// Items of the output that no event spoke of. An item is known by its id or call id: places in the output need not be
+    /// the indices of the stream.
     fn leftovers(&mut self, output: &str, supplied: &mut Vec<Supplied>) {
         for (index, span) in (0u64..).zip(json::elements(output).unwrap_or_default()) {
             let item = &output[span];
+            let known = names(item).iter().any(|name| self.spoken.contains(name));
+            if known && (self.finished.contains(&index) || !self.items.contains(&index)) {
+                continue;
+            }
             self.add(index, Some(item), supplied);
             if self.finished.insert(index) {
                 let members = format!(r#""output_index":{index},"item":{item}"#);
@@ -149,6 +174,13 @@ impl Setup {
             }
         }
     }
+}
+
+/// The id and call id of an item, as JSON.
+fn names(item: &str) -> Vec<String> {
+    let members = json::members(item).unwrap_or_default();
+    let value = |key| json::find(&members, key).map(|member| item[member.value.clone()].to_owned());
+    ["id", "call_id"].into_iter().filter_map(value).filter(|name| name != "null").collect()
 }
 
 fn added(index: u64, item: &str) -> Supplied {
@@ -168,6 +200,12 @@ fn skeleton(event: &Event) -> Option<String> {
     name.starts_with("reasoning_").then(|| format!(r#"{{"id":{id},"type":"reasoning","summary":[]}}"#))
 }
 
+/// What announces the parts of an item, and the member that numbers them.
+const PARTS: [(&str, &str); 2] = [
+    ("response.content_part.added", "content_index"),
+    ("response.reasoning_summary_part.added", "summary_index"),
+];
+
 /// The part a delta belongs to; `None` for the event that announces it itself, or for one that needs none.
 fn empty_part(name: &str) -> Option<&'static str> {
     match name {
@@ -177,6 +215,9 @@ fn empty_part(name: &str) -> Option<&'static str> {
             Some(r#"{"type":"output_text","text":"","annotations":[],"logprobs":[]}"#)
         }
         "response.refusal.delta" | "response.refusal.done" => Some(r#"{"type":"refusal","refusal":""}"#),
+        "response.reasoning_summary_text.delta" | "response.reasoning_summary_text.done" => {
+            Some(r#"{"type":"summary_text","text":""}"#)
+        }
         "response.reasoning_text.delta" | "response.reasoning_text.done" => {
             Some(r#"{"type":"reasoning_text","text":""}"#)
         }

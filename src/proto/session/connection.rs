@@ -12,7 +12,9 @@ use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::Limits;
 use crate::proto::session::health::{Health, Pulse};
 use crate::proto::session::lane::{Heard, Lane, State};
-use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proto::wire::event::{Event, EventKind};
+
+mod error;
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub struct Connection {
     /// A reader of one of its turns lags: takes no new turns meanwhile.
     lagging: bool,
     largest_frame: usize,
+    /// Some event came under one of our lane names.
+    answered: bool,
+    /// The provider ignores lane names: one turn at a time, without looking at them.
+    nameless: bool,
     health: Health,
     forks: Vec<(TurnId, LaneId)>,
     actions: VecDeque<Action>,
@@ -77,6 +83,8 @@ impl Connection {
             retired: false,
             lagging: false,
             largest_frame: 0,
+            answered: false,
+            nameless: false,
             health: Health::new(now, limits, id.0),
             forks: Vec::new(),
             actions: VecDeque::new(),
@@ -107,6 +115,16 @@ impl Connection {
         self.phase == Phase::Closed || self.retired || self.health.is_old(now)
     }
 
+    /// True if the provider was seen to ignore lane names.
+    pub fn is_nameless(&self) -> bool {
+        self.nameless
+    }
+
+    /// True until the handshake is over.
+    pub fn is_connecting(&self) -> bool {
+        self.phase == Phase::Connecting
+    }
+
     /// True once closed.
     pub fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
@@ -122,13 +140,13 @@ impl Connection {
         self.largest_frame
     }
 
-    /// The smallest frame that a close with 1009 may be about: unanswered, and above all that was taken before.
+    /// The largest frame that a close with 1009 may be about: unanswered, and above all that was taken before.
     pub fn refused_frame(&self) -> Option<usize> {
         let waiting = self.lanes.values().filter_map(|lane| match lane.state {
             State::Waiting { frame, sent: true, .. } => Some(frame),
             _ => None,
         });
-        waiting.filter(|frame| *frame > self.largest_frame).min()
+        waiting.filter(|frame| *frame > self.largest_frame).max()
     }
 
     /// A lane.
@@ -182,7 +200,7 @@ impl Connection {
         while let Some(n) = self.forks.iter().position(|(fork, _)| *fork == turn) {
             let (_, parent) = self.forks.swap_remove(n);
             if let Some(lane) = self.lanes.get_mut(&parent) {
-                lane.holds -= 1;
+                lane.holds = lane.holds.saturating_sub(1);
             }
         }
     }
@@ -209,6 +227,14 @@ impl Connection {
         true
     }
 
+    /// The frames handed over so far are on the wire: silence counts from here, however long the way up took.
+    pub fn handle_excused(&mut self, now: Instant) {
+        self.health.excuse(now);
+        for lane in self.lanes.values_mut() {
+            lane.excuse(now);
+        }
+    }
+
     /// Any sign of life that is not an event.
     pub fn handle_heard(&mut self, now: Instant) {
         self.health.hear(now);
@@ -221,11 +247,12 @@ impl Connection {
         if kind == EventKind::Aside {
             return Verdict::Drop;
         }
-        let Ok(id) = event.lane() else { return self.desynchronised() };
-        let named = self.max_names > 0;
-        let Some(lane) = self.lanes.get_mut(&id).filter(|_| named == matches!(id, LaneId::Named(_))) else {
-            return if kind == EventKind::Error { self.unattributed(event) } else { self.desynchronised() };
+        let id = match self.whose(event) {
+            Some(id) => id,
+            None if kind == EventKind::Error => return self.unattributed(event),
+            None => return self.desynchronised(),
         };
+        let Some(lane) = self.lanes.get_mut(&id) else { return self.desynchronised() };
         if let State::Waiting { frame, .. } = lane.state {
             self.largest_frame = self.largest_frame.max(frame);
         }
@@ -234,10 +261,14 @@ impl Connection {
             Heard::Unexpected => return self.desynchronised(),
             Heard::Nobody => Verdict::Drop,
             Heard::Turn(turn) => {
-                self.release(turn);
+                // `created` does not yet say that the parent was read; `in_progress` does (protocol §1.7).
+                if kind != EventKind::Created {
+                    self.release(turn);
+                }
                 Verdict::Deliver(turn)
             }
         };
+        self.answered |= matches!(id, LaneId::Named(_)) && event.value("stream_id").is_some();
         if kind.is_terminal() && busy {
             self.after_terminal(now, event);
         }
@@ -274,19 +305,6 @@ impl Connection {
             self.close();
         }
         None
-    }
-
-    /// The socket is gone, or never came to be: every turn on it ends with `fault`.
-    pub fn handle_lost(&mut self, fault: &Fault) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        let turns = self.lanes.values().filter_map(Lane::turn);
-        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
-        for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
-            lane.state = State::Burnt;
-        }
-        self.close();
     }
 
     /// A reader fell behind, or caught up.
@@ -357,44 +375,6 @@ impl Connection {
             self.phase = Phase::Closed;
             self.actions.push_back(Action::Close);
         }
-    }
-
-    /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
-    fn after_terminal(&mut self, now: Instant, event: &Event) {
-        self.health.touch(now);
-        if event.kind() != EventKind::Error {
-            return;
-        }
-        match ProviderError::of_event(event).class {
-            ErrorClass::NotFound => {}
-            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
-            ErrorClass::Answer => self.retired |= self.max_names == 0,
-        }
-        self.close_if_done();
-    }
-
-    /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
-    fn unattributed(&mut self, event: &Event) -> Verdict {
-        self.retired = true;
-        let error = ProviderError::of_event(event);
-        let fault = match error.class {
-            // Nothing is run on such a socket: the turns hear why, and the ladder knows what to do.
-            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Fault::Provider(Box::new(error)),
-            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
-        };
-        for lane in self.lanes.values_mut() {
-            if let State::Waiting { turn, .. } = lane.state {
-                lane.state = State::Burnt;
-                self.actions.push_back(Action::Fault(turn, fault.clone()));
-            }
-        }
-        self.close_if_done();
-        Verdict::Drop
-    }
-
-    fn desynchronised(&mut self) -> Verdict {
-        self.handle_lost(&Fault::Desynchronised);
-        Verdict::Drop
     }
 }
 

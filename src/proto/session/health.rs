@@ -57,6 +57,12 @@ impl Health {
         self.pinged = None;
     }
 
+    /// Nothing could be heard until now, for a reason of ours: all waits begin anew.
+    pub fn excuse(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = self.pinged.map(|_| now);
+    }
+
     /// A frame is about to be written: after a quiet time a ping follows it, so that a dead peer is noticed soon.
     pub fn send(&mut self, now: Instant) {
         self.ping_asked |= now.saturating_duration_since(self.heard) >= QUIET;
@@ -150,6 +156,20 @@ mod tests {
         assert!(health.due(&limits, false, true) <= later, "at once");
         assert_eq!(health.pulse(later, &limits), Pulse::Ask);
         assert!(health.due(&limits, false, true) > later);
+    }
+
+    #[test]
+    fn a_long_way_up_is_not_death() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let mut health = Health::new(start, &limits, 0);
+        let sent = start + QUIET;
+        health.send(sent);
+        assert_eq!(health.pulse(sent, &limits), Pulse::Ask);
+        // The ping waits behind the frame; the wait for its answer begins when both are on the wire.
+        let written = sent + limits.pong;
+        health.excuse(written);
+        assert_eq!(health.pulse(written, &limits), Pulse::Beating);
+        assert_eq!(health.pulse(written + limits.pong, &limits), Pulse::Gone, "but it does end");
     }
 
     #[test]

@@ -94,10 +94,13 @@ impl Lane {
     pub fn handle_event(&mut self, now: Instant, event: &Event) -> Heard {
         let terminal = event.kind().is_terminal();
         let turn = match self.state {
-            State::Waiting { turn, .. } | State::Streaming { turn } => Some(turn),
+            State::Waiting { turn, sent: true, .. } | State::Streaming { turn } => Some(turn),
             State::Skipping => None,
             State::Burnt => return Heard::Nobody,
-            State::Idle { .. } | State::Settling { .. } => return Heard::Unexpected,
+            // Nothing was asked here yet: it is the tail of something else, and must never become this turn's answer.
+            State::Waiting { sent: false, .. } | State::Idle { .. } | State::Settling { .. } => {
+                return Heard::Unexpected;
+            }
         };
         self.touched = now;
         self.state = match turn {
@@ -108,6 +111,13 @@ impl Lane {
             None => State::Skipping,
         };
         turn.map_or(Heard::Nobody, Heard::Turn)
+    }
+
+    /// Nothing could be heard until now, for a reason of ours: silence counts from here.
+    pub fn excuse(&mut self, now: Instant) {
+        if self.in_flight() {
+            self.touched = now;
+        }
     }
 
     /// The turn, if it has been silent for too long: the lane is burnt, for its answer may still come.

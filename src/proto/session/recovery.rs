@@ -26,10 +26,14 @@ pub struct Progress {
     pub delta: bool,
     /// Its frame may have reached the provider.
     pub sent: bool,
+    /// An event of it has come: the provider took the frame and ran it.
+    pub begun: bool,
     /// A byte has gone down to the client.
     pub relayed: bool,
     /// The turn has hosted tools that act, or names the response to continue itself: never run twice.
     pub once: bool,
+    /// The turn names the response to continue itself.
+    pub anchored: bool,
     /// A resend on the same socket was tried.
     pub tried_same: bool,
     /// A resend on a new socket was tried.
@@ -46,11 +50,15 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
     match fault {
         Fault::Provider(error) => match error.class {
             ErrorClass::NotFound if progress.delta && !progress.tried_same => Rung::FullSame,
+            // What the client named may well be found over HTTP; here it was refused before it was run.
+            ErrorClass::NotFound if progress.anchored => Rung::Http,
             // Refused before it was run: safe whatever the turn does.
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Rung::Http,
             ErrorClass::NotFound | ErrorClass::Answer => Rung::Fail,
         },
+        // Not about the frame that was taken and run, and a repeat like any other.
+        Fault::TooBig if progress.begun && (progress.once || progress.rerun) => Rung::Fail,
         Fault::Connect | Fault::TooBig => Rung::Http,
         Fault::SocketLost(_) | Fault::Silent | Fault::Desynchronised => lost(progress),
         Fault::SlowReader | Fault::ShuttingDown => Rung::Fail,
@@ -91,12 +99,16 @@ mod tests {
             (provider(ErrorClass::NotFound), start, Rung::FullSame),
             (provider(ErrorClass::NotFound), Progress { tried_same: true, ..start }, Rung::Fail),
             (provider(ErrorClass::NotFound), Progress { delta: false, ..start }, Rung::Fail),
+            (provider(ErrorClass::NotFound), Progress { delta: false, anchored: true, ..once }, Rung::Http),
             (provider(ErrorClass::ConnectionLimit), once, Rung::FullNew),
             (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
             (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
             (provider(ErrorClass::Answer), start, Rung::Fail),
             (Fault::Connect, once, Rung::Http),
             (Fault::TooBig, once, Rung::Http),
+            (Fault::TooBig, Progress { begun: true, ..start }, Rung::Http),
+            (Fault::TooBig, Progress { begun: true, ..once }, Rung::Fail),
+            (Fault::TooBig, Progress { begun: true, ..rerun }, Rung::Fail),
             (Fault::SocketLost(None), start, Rung::FullNew),
             (Fault::SocketLost(Some(1006)), once, Rung::Fail),
             (Fault::SocketLost(None), unsent, Rung::FullNew),

@@ -85,6 +85,9 @@ impl Echo {
     /// # Errors
     /// The first rule it breaks.
     pub fn follow(&self, key: &Key, request: &Request, from: usize) -> Result<Followed, Reason> {
+        if from == request.items() {
+            return Err(Reason::NothingNew);
+        }
         let mut open: Vec<bool> = vec![true; self.said.len()];
         let mut at = from;
         while at < request.items() {
@@ -115,7 +118,7 @@ impl Echo {
         let find = |open: &[bool], wanted: &dyn Fn(&Said) -> bool| {
             self.said.iter().enumerate().position(|(n, said)| open[n] && wanted(said))
         };
-        let found = match &view {
+        let found = match view {
             // Which reasoning it is, and whether it may stand here, is checked for the whole request at once.
             ModelItem::Reasoning { .. } => return Ok(true),
             ModelItem::Output { .. } | ModelItem::Foreign => return Ok(false),
@@ -159,7 +162,7 @@ impl Echo {
         let mut outputs = Vec::new();
         for at in from..request.items() {
             match view(key, request, at)? {
-                ModelItem::Output { call_id } => outputs.extend(call_id),
+                ModelItem::Output { call_id } => outputs.extend(*call_id),
                 ModelItem::Foreign | ModelItem::Other { call_id: None, .. } => {}
                 ModelItem::Reasoning { .. } => return Err(Reason::ReasoningAdded),
                 ModelItem::Text { .. }
@@ -178,9 +181,8 @@ impl Echo {
     }
 }
 
-fn view(key: &Key, request: &Request, at: usize) -> Result<ModelItem, Reason> {
-    let text = request.item(at).ok_or(Reason::Undigestable)?;
-    item::model_item(key, text).map_err(|_| Reason::Undigestable)
+fn view<'a>(key: &Key, request: &'a Request, at: usize) -> Result<&'a ModelItem, Reason> {
+    request.model_item(key, at).and_then(|item| item.as_ref().ok()).ok_or(Reason::Undigestable)
 }
 
 /// Collects what a response says while it streams.

@@ -21,23 +21,24 @@ pub struct Envelope<'a> {
 /// Writes the frame.
 pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
     let body = request.text.as_str();
-    let input = input(request, envelope.new_from);
-    let settings = body.len() - (request.input.end - request.input.start);
+    let tail = envelope.new_from.and_then(|from| tail(request, from));
+    // New items that cannot be told from old ones are sent with all that came before, and then continue nothing.
+    let previous = envelope.previous.filter(|_| envelope.new_from.is_none() || tail.is_some());
+    let input = tail.unwrap_or_else(|| &body[request.input.clone()]);
+    let settings = body.len() - request.input.len();
     let mut frame = Vec::with_capacity(settings + input.len() + 256);
     frame.extend_from_slice(br#"{"type":"response.create""#);
     if let Some(name) = envelope.stream_id {
         member("stream_id", &quoted(name), &mut frame);
     }
-    if let Some(id) = envelope.previous {
+    if let Some(id) = previous {
         member("previous_response_id", &quoted(id), &mut frame);
     }
     for field_of_client in &request.members {
         let name = &*field_of_client.key;
         match field(name) {
             Field::Framing | Field::HttpOnly | Field::Anchor | Field::Envelope => {}
-            Field::Input if envelope.new_from.is_some() => {
-                member(name, &["[", input, "]"].concat(), &mut frame)
-            }
+            Field::Input if tail.is_some() => member(name, &["[", input, "]"].concat(), &mut frame),
             _ => member(name, &body[field_of_client.value.clone()], &mut frame),
         }
     }
@@ -47,19 +48,15 @@ pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
 
 /// The size a frame will have, to within the length of ids and names (256 bytes).
 pub fn size(request: &Request, new_from: Option<usize>) -> usize {
-    request.len() - (request.input.end - request.input.start) + input(request, new_from).len() + 256
+    let tail = new_from.and_then(|from| tail(request, from));
+    tail.map_or(request.len(), |tail| request.len() - request.input.len() + tail.len()) + 256
 }
 
 /// The new items as they stand in the body, commas and all.
-fn input(request: &Request, new_from: Option<usize>) -> &str {
-    let body = request.text.as_str();
-    let whole = &body[request.input.clone()];
-    let Some((from, chain)) = new_from.zip(request.chain.as_ref()) else { return whole };
-    let spans = from.checked_sub(chain.first).and_then(|from| chain.spans.get(from..)).unwrap_or_default();
-    match (spans.first(), spans.last()) {
-        (Some(first), Some(last)) => &body[first.start..last.end],
-        _ => whole.trim_start_matches('[').trim_end_matches(']'),
-    }
+fn tail(request: &Request, from: usize) -> Option<&str> {
+    let chain = request.chain.as_ref()?;
+    let spans = chain.spans.get(from.checked_sub(chain.first)?..)?;
+    Some(&request.text.as_str()[spans.first()?.start..spans.last()?.end])
 }
 
 fn member(name: &str, value: &str, frame: &mut Vec<u8>) {

@@ -19,6 +19,9 @@ use crate::proto::wire::item::ReasoningKey;
 /// Prefixes offered to one request's fast path; older ones go the long way.
 const MAX_PREFIXES: usize = 256;
 
+/// Heads with one and the same input that one request is compared with, newest first.
+const MAX_CANDIDATES: usize = 16;
+
 /// Reasoning that upstream holds in a chain: its keys, and between which visible items a client may repeat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
@@ -156,6 +159,10 @@ impl Index {
     ) -> Option<HeadId> {
         let chain = request.chain.as_ref()?;
         let step = *chain.steps.last()?;
+        // A provider may give one id to several responses (xAI, protocol §4): it then names the last of them only.
+        if let Some(older) = self.by_response.get(&(account, response.clone())) {
+            self.remove(*older);
+        }
         let first = || chain.steps.iter().find(|step| step.visible == 1).map(|step| step.digest);
         let root = past.root.or_else(first).filter(|_| !past.anchored);
         let held = past.held.unwrap_or_else(|| sent(&chain.reasoning));
@@ -268,7 +275,7 @@ impl Index {
         for step in chain.steps.iter().rev().filter(|step| step.visible > 0) {
             let Some(ids) = self.by_step.get(&step.digest) else { continue };
             let mut found = Vec::new();
-            for id in ids {
+            for id in ids.iter().rev().take(MAX_CANDIDATES) {
                 let Some(head) = self.heads.peek(id).filter(|head| head.scope == request.scope) else {
                     continue;
                 };

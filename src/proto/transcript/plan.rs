@@ -42,8 +42,6 @@ pub enum Reason {
     FieldChanged,
     /// Nothing new follows the known history.
     NothingNew,
-    /// The history cannot be digested: a key named twice, or nesting beyond 128.
-    Undigestable,
     /// The socket that held the history is gone.
     SocketLost,
     /// The socket that held the history is too old for new turns.
@@ -65,6 +63,9 @@ pub enum Reason {
     NotUnderstood,
     /// A top-level key named twice.
     DuplicateKey,
+    /// The history cannot be digested: a key named twice inside an item, nesting beyond 128, half a surrogate pair, a number
+    /// no double holds. What a provider makes of it is for its own REST API to say.
+    Undigestable,
     /// A field with no counterpart on the socket.
     Field(&'static str),
     /// The client names a response to continue that we cannot reach on a socket.
@@ -80,22 +81,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// True for those that send the turn over plain HTTP.
-    pub fn is_http(&self) -> bool {
-        matches!(
-            self,
-            Self::TooLarge
-                | Self::NotUnderstood
-                | Self::DuplicateKey
-                | Self::Field(_)
-                | Self::ClientAnchor
-                | Self::Mode
-                | Self::Profile
-                | Self::NoSocket
-                | Self::Busy
-        )
-    }
-
     /// The label counters use: the name without what varies.
     pub fn label(&self) -> &'static str {
         match self {

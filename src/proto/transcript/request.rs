@@ -4,7 +4,7 @@
 //! be an earlier request's up to the end of its last item, and only what follows is read (decisions 2.6).
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::proto::digest::{Digest, Hasher, Key};
 use crate::proto::transcript::fields::{Field, acts, constant, field};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::prefix::{self, Prefix, Step, Tail, find_prefix};
-use crate::proto::wire::item::{self, InputItem, ReasoningKey};
+use crate::proto::wire::item::{self, InputItem, ModelItem, ReasoningKey};
 use crate::proto::wire::json::{self, JsonError, Member};
 
 /// A parsed request.
@@ -36,6 +36,9 @@ pub struct Request {
     /// The history; `None` if it cannot be digested.
     pub chain: Option<Chain>,
 }
+
+/// Items at the end of a request that are most likely the echo and what is new.
+const PREPARED: usize = 64;
 
 /// The body, known to be UTF-8.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct Chain {
     /// Index of the first item that was read; those before it are an earlier request's, byte for byte.
     pub first: usize,
     pub(crate) spans: Vec<Range<usize>>,
+    /// The items as model output, once somebody asked; by span.
+    models: Vec<OnceLock<Result<ModelItem, JsonError>>>,
     /// The visible chain from `first` on: after how many items, and its digest there. Starts with what was known.
     pub steps: Vec<Step>,
     /// Reasoning items of the whole request: after how many visible items, and which.
@@ -179,7 +184,22 @@ impl Request {
         Some(&self.text.as_str()[span.clone()])
     }
 
-    /// Number of items, where they could be counted.
+    /// Item `index` as model output or its echo; `None` for one that was not read.
+    pub fn model_item(&self, key: &Key, index: usize) -> Option<&Result<ModelItem, JsonError>> {
+        let chain = self.chain.as_ref()?;
+        let model = chain.models.get(index.checked_sub(chain.first)?)?;
+        let text = self.item(index)?;
+        Some(model.get_or_init(|| item::model_item(key, text)))
+    }
+
+    /// Looks at the items that a continuation will ask about, so that they need not be read while others wait.
+    pub fn prepare(&self, key: &Key) {
+        for index in self.items().saturating_sub(PREPARED)..self.items() {
+            self.model_item(key, index);
+        }
+    }
+
+    /// Number of items, where they could be read; a text is one.
     pub fn items(&self) -> usize {
         self.chain.as_ref().map_or(0, |chain| chain.items)
     }
@@ -267,7 +287,8 @@ impl<'a> Reader<'a> {
                 reasoning: reasoning.clone(),
             }
         });
-        Chain { items, first, spans: self.spans, steps: self.steps, reasoning, prefix }
+        let models = self.spans.iter().map(|_| OnceLock::new()).collect();
+        Chain { items, first, models, spans: self.spans, steps: self.steps, reasoning, prefix }
     }
 }
 

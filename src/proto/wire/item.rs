@@ -7,19 +7,18 @@
 use crate::proto::digest::{Digest, Hasher, Key};
 use crate::proto::wire::json::{self, JsonError, Member, Numbers};
 
-/// Items whose `id` and `status` are the carrier's, not the content's. Every other type counts whole.
-const KNOWN: [&str; 14] = [
+/// Items whose `id` and `status` are the carrier's, not the content's. Every other type counts whole; so do those where
+/// the id names the call that is answered (`local_shell_call_output`), or the status is the result (outputs of
+/// `apply_patch` and `shell`).
+const KNOWN: [&str; 11] = [
     "message",
     "function_call",
     "function_call_output",
     "custom_tool_call",
     "custom_tool_call_output",
     "shell_call",
-    "shell_call_output",
     "local_shell_call",
-    "local_shell_call_output",
     "apply_patch_call",
-    "apply_patch_call_output",
     "computer_call",
     "computer_call_output",
     "reasoning",
@@ -144,6 +143,11 @@ pub fn model_item(key: &Key, text: &str) -> Result<ModelItem, JsonError> {
         "item_reference" => {
             ModelItem::Reference { id: id_digest, key: id.as_deref().map(|id| id_key(key, id)) }
         }
+        "local_shell_call_output" => {
+            let answered = item.string("call_id").or(id);
+            let call_id = answered.map(|id| digest(key, "call-id", &[id.as_bytes()]));
+            ModelItem::Output { call_id }
+        }
         kind if kind.ends_with("_output") => ModelItem::Output { call_id },
         kind => {
             let call_id = call_id.filter(|_| kind.ends_with("_call"));
@@ -205,15 +209,23 @@ impl<'a> View<'a> {
         json::string(self.value(key)?).map(std::borrow::Cow::into_owned)
     }
 
+    /// The members that are not null, by name.
+    fn sorted(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        let mut members: Vec<&Member> = self.members.iter().collect();
+        members.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let text = self.text;
+        let pairs = members.into_iter().map(move |member| (&*member.key, &text[member.value.clone()]));
+        pairs.filter(|(_, value)| *value != "null")
+    }
+
     /// Old input: everything counts except key order, space, escapes, null members, and what merely carries the item.
     fn canonical(&self, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let known = KNOWN.contains(&self.kind.as_str());
-        let mut names: Vec<&str> = self.members.iter().map(|member| &*member.key).collect();
-        names.sort_unstable();
         json::tagged(b't', self.kind.as_bytes(), out);
-        for name in names {
-            let carrier = name == "type" || (known && (name == "id" || name == "status"));
-            let Some(value) = self.value(name).filter(|_| !carrier) else { continue };
+        for (name, value) in self.sorted() {
+            if name == "type" || (known && (name == "id" || name == "status")) {
+                continue;
+            }
             json::tagged(b'k', name.as_bytes(), out);
             match (self.kind.as_str(), name) {
                 ("message", "content") => self.content(value, numbers, out)?,
@@ -248,10 +260,7 @@ impl<'a> View<'a> {
     /// The whole item, id and status aside.
     fn whole(&self, key: &Key) -> Result<Digest, JsonError> {
         let mut out = Vec::new();
-        let mut names: Vec<&str> = self.members.iter().map(|member| &*member.key).collect();
-        names.sort_unstable();
-        for name in names {
-            let Some(value) = self.value(name).filter(|_| name != "id" && name != "status") else { continue };
+        for (name, value) in self.sorted().filter(|(name, _)| *name != "id" && *name != "status") {
             json::tagged(b'k', name.as_bytes(), &mut out);
             json::canonical(value, Numbers::Double, true, &mut out)?;
         }

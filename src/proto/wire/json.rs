@@ -23,6 +23,8 @@ pub enum JsonError {
     DuplicateKey,
     /// Nested deeper than [`MAX_DEPTH`].
     TooDeep,
+    /// JSON by its grammar, but half a surrogate pair, or a number no double holds: readers differ over it.
+    Unreadable,
 }
 
 /// One member of an object, by position in the text it was read from.
@@ -211,7 +213,7 @@ impl Canonical<'_> {
         Ok(())
     }
 
-    /// A string's code points. A lone surrogate stays itself: bytes that no UTF-8 text can hold.
+    /// A string's code points.
     fn string(&mut self) -> Result<(), JsonError> {
         self.expect(b'"')?;
         self.out.push(b's');
@@ -260,13 +262,8 @@ impl Canonical<'_> {
                 code = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
             }
         }
-        match char::from_u32(code) {
-            Some(c) => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            None => {
-                let units = [0xE0 | (code >> 12), 0x80 | ((code >> 6) & 0x3F), 0x80 | (code & 0x3F)];
-                self.out.extend(units.map(|unit| unit as u8));
-            }
-        }
+        let c = char::from_u32(code).ok_or(JsonError::Unreadable)?;
+        self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(())
     }
 
@@ -284,10 +281,11 @@ impl Canonical<'_> {
             .unwrap_or(rest.len());
         let letters = std::str::from_utf8(&rest[..end]).map_err(|_| JsonError::Syntax)?;
         self.at += end;
+        let value: f64 = letters.parse().map_err(|_| JsonError::Syntax)?;
         match self.numbers {
-            Numbers::Exact if end > 0 => tagged(b'n', letters.as_bytes(), self.out),
-            _ => {
-                let value: f64 = letters.parse().map_err(|_| JsonError::Syntax)?;
+            _ if !value.is_finite() => return Err(JsonError::Unreadable),
+            Numbers::Exact => tagged(b'n', letters.as_bytes(), self.out),
+            Numbers::Double => {
                 // −0 and 0 are one value to every client that parses and prints.
                 let value = if value == 0.0 { 0.0 } else { value };
                 tagged(b'd', &value.to_bits().to_le_bytes(), self.out);

@@ -66,6 +66,40 @@ fn a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
 }
 
 #[test]
+fn a_summary_s_part_is_announced_like_a_message_s() {
+    check(
+        &[
+            r#"{"type":"response.created","response":{"id":"r"}}"#,
+            r#"{"type":"response.in_progress","response":{"id":"r"}}"#,
+            r#"{"type":"response.reasoning_summary_text.delta","item_id":"s","output_index":0,"summary_index":0,"delta":"a"}"#,
+            r#"{"type":"response.reasoning_summary_text.done","item_id":"s","output_index":0,"summary_index":0,"text":"a"}"#,
+        ],
+        &[
+            r#"{"type":"response.created","response":{"id":"r"},"sequence_number":0}"#,
+            r#"{"type":"response.in_progress","response":{"id":"r"},"sequence_number":1}"#,
+            r#"{"type":"response.output_item.added","sequence_number":2,"output_index":0,"item":{"id":"s","type":"reasoning","summary":[]}}"#,
+            r#"{"type":"response.reasoning_summary_part.added","sequence_number":3,"item_id":"s","output_index":0,"summary_index":0,"part":{"type":"summary_text","text":""}}"#,
+            r#"{"type":"response.reasoning_summary_text.delta","item_id":"s","output_index":0,"summary_index":0,"delta":"a","sequence_number":4}"#,
+            r#"{"type":"response.reasoning_summary_text.done","item_id":"s","output_index":0,"summary_index":0,"text":"a","sequence_number":5}"#,
+        ],
+    );
+}
+
+#[test]
+fn a_response_may_fail_before_it_was_in_progress() {
+    check(
+        &[
+            r#"{"type":"response.created","response":{"id":"r"}}"#,
+            r#"{"type":"response.failed","response":{"id":"r","output":[]}}"#,
+        ],
+        &[
+            r#"{"type":"response.created","response":{"id":"r"},"sequence_number":0}"#,
+            r#"{"type":"response.failed","response":{"id":"r","output":[]},"sequence_number":1}"#,
+        ],
+    );
+}
+
+#[test]
 fn arguments_wait_for_the_name_of_their_call() {
     check(
         &[

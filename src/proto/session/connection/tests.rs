@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::digest::Key;
+use crate::proto::wire::event::ErrorClass;
 
 const A: TurnId = TurnId(1);
 const B: TurnId = TurnId(2);
@@ -81,13 +82,44 @@ fn what_nobody_asked_for_ends_the_socket() {
         r#"{"type":"response.created","stream_id":"tw1"}"#,
     ] {
         let mut socket = Socket::new(32);
-        socket.send(A);
+        let lane = socket.send(A);
+        socket.hear(lane, CREATED);
         let idle = socket.connection.new_lane(socket.now).expect("a lane");
         assert_eq!(idle.name().as_deref(), Some("tw1"));
         assert_eq!(socket.hear_text(text), Verdict::Drop, "{text}");
         assert_eq!(socket.actions(), [Action::Fault(A, Fault::Desynchronised), Action::Close], "{text}");
         assert!(socket.connection.is_closed());
     }
+}
+
+#[test]
+fn a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    socket.hear(lane, COMPLETED);
+    socket.connection.handle_settled(socket.now, A, None);
+    assert!(socket.connection.reserve(socket.now, lane, B, 1));
+    assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop, "never B's answer");
+    assert_eq!(socket.actions(), [Action::Fault(B, Fault::Desynchronised), Action::Close]);
+}
+
+#[test]
+fn a_server_that_ignores_names_is_understood_and_serves_one_at_a_time() {
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    assert_eq!(socket.hear_text(&format!("{{{CREATED}}}")), Verdict::Deliver(A));
+    assert!(socket.connection.is_nameless() && !socket.connection.accepts(socket.now));
+    assert_eq!(socket.hear_text(&format!("{{{COMPLETED}}}")), Verdict::Deliver(A));
+    assert_eq!(socket.connection.handle_settled(socket.now, A, Some(HeadId(1))), Some(lane));
+    assert!(socket.connection.accepts(socket.now) && !socket.connection.has_new_lane());
+
+    let mut two = Socket::new(32);
+    two.send(A);
+    two.send(B);
+    assert_eq!(two.hear_text(&format!("{{{CREATED}}}")), Verdict::Drop, "whose?");
+    let lost = Fault::Desynchronised;
+    assert_eq!(two.actions(), [Action::Fault(A, lost.clone()), Action::Fault(B, lost), Action::Close]);
+    assert!(two.connection.is_nameless());
 }
 
 #[test]
@@ -119,6 +151,19 @@ fn lanes_refused_without_naming_one_is_told_to_all_as_it_is() {
     let refused = ErrorClass::LaneRefused;
     assert_eq!(told.iter().filter_map(class).collect::<Vec<_>>(), [(A, refused), (B, refused)]);
     assert_eq!(told.last(), Some(&Action::Close));
+}
+
+#[test]
+fn an_error_without_a_lane_is_the_only_turn_s() {
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    // A turn whose frame has not gone out cannot be meant.
+    let waiting = socket.connection.new_lane(socket.now).expect("a lane is left");
+    assert!(socket.connection.reserve(socket.now, waiting, B, 100));
+    socket.hear(lane, CREATED);
+    assert_eq!(socket.hear_text(&format!("{{{ERROR}}}")), Verdict::Deliver(A));
+    assert!(socket.connection.is_retired(socket.now));
+    assert_eq!(socket.actions(), []);
 }
 
 #[test]
@@ -242,7 +287,7 @@ fn a_lost_socket_tells_its_turns_once() {
 }
 
 #[test]
-fn a_refused_frame_is_the_smallest_above_all_that_were_taken() {
+fn a_refused_frame_is_the_largest_above_all_that_were_taken() {
     let mut socket = Socket::new(32);
     let taken = socket.send(A);
     socket.hear(taken, CREATED);
@@ -252,7 +297,7 @@ fn a_refused_frame_is_the_smallest_above_all_that_were_taken() {
         socket.connection.reserve(socket.now, lane, TurnId(n), frame);
         socket.connection.handle_send(socket.now, TurnId(n));
     }
-    assert_eq!(socket.connection.refused_frame(), Some(3000));
+    assert_eq!(socket.connection.refused_frame(), Some(5000));
 }
 
 #[test]
@@ -284,7 +329,11 @@ fn a_fork_holds_its_parent_until_it_is_under_way() {
         socket.connection.hold(A, parent);
         assert!(!socket.connection.reserve(socket.now, parent, B, 1), "held");
         match release {
-            "event" => _ = socket.hear(LaneId::Named(1), CREATED),
+            "event" => {
+                socket.hear(LaneId::Named(1), CREATED);
+                assert!(!socket.connection.reserve(socket.now, parent, B, 1), "created is too soon");
+                socket.hear(LaneId::Named(1), r#""type":"response.in_progress""#);
+            }
             "abandoned" => _ = socket.connection.handle_abandoned(socket.now, A),
             _ => _ = socket.connection.handle_settled(socket.now, A, None),
         }

@@ -50,11 +50,27 @@ fn best(index: &Index, request: &Request) -> Result<(HeadId, usize, Grade), Reas
     Ok((found[0].head, found[0].new_from, found[0].grade))
 }
 
+#[test]
+fn an_id_given_to_two_responses_names_the_later_one_only() {
+    let mut index = Index::new(1 << 20);
+    insert(&mut index, "t", &["a"], "r", &["X"]);
+    let later = insert(&mut index, "t", &["a", "X", "b"], "r", &["Y"]);
+    assert_eq!(index.len(), 1);
+    assert_eq!(index.by_response(&account("t"), "r"), Some(later));
+    assert!(best(&index, &request("t", &["a", "X", "c"])).is_err(), "what it once named is gone");
+    let elsewhere = insert(&mut index, "u", &["a"], "r", &["X"]);
+    assert_eq!(
+        (index.len(), index.by_response(&account("u"), "r")),
+        (2, Some(elsewhere)),
+        "whose id it is counts"
+    );
+}
+
 proptest! {
     /// Few words, so that histories coincide often.
     #[test]
     fn the_longest_match_is_that_of_a_naive_scan(
-        heads in prop::collection::vec((prop::collection::vec(0..4usize, 1..6), 2..4usize), 1..20),
+        heads in prop::collection::vec((prop::collection::vec(0..4usize, 1..6), 2..4usize), 1..MAX_CANDIDATES),
         asked in prop::collection::vec(prop::collection::vec(0..4usize, 1..9), 1..10),
         grown in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(0..4usize, 0..3)), 10),
     ) {

@@ -72,6 +72,14 @@ fn what_counts_in_old_input() {
             r#"{"type":"function_call_output","call_id":"c","output":"x"}"#,
             r#"{"type":"custom_tool_call_output","call_id":"c","output":"x"}"#,
         ),
+        (
+            r#"{"type":"local_shell_call_output","id":"call_a","output":"x"}"#,
+            r#"{"type":"local_shell_call_output","id":"call_b","output":"x"}"#,
+        ),
+        (
+            r#"{"type":"apply_patch_call_output","call_id":"c","status":"failed"}"#,
+            r#"{"type":"apply_patch_call_output","call_id":"c","status":"completed"}"#,
+        ),
     ] {
         assert_ne!(input(a), input(b), "{a} / {b}");
     }

@@ -102,9 +102,13 @@ fn numbers_count_by_letter_or_by_value() {
 }
 
 #[test]
-fn lone_surrogates_are_kept_apart() {
-    assert_ne!(form(r#""\ud800""#), form(r#""\ud801""#));
-    assert_ne!(form(r#""\ud800""#), form(r#""\ufffd""#));
+fn what_readers_differ_over_has_no_form() {
+    let mut out = Vec::new();
+    for text in [r#""\ud800""#, r#"["a\udc00"]"#, r#"{"\ud83d":1}"#, "1e400", "-1e999"] {
+        for numbers in [Numbers::Exact, Numbers::Double] {
+            assert_eq!(canonical(text, numbers, false, &mut out), Err(JsonError::Unreadable), "{text}");
+        }
+    }
     assert_eq!(form(r#""\ud83d\ude00""#), form("\"😀\""));
 }
 

@@ -1,0 +1,106 @@
+//! Errors and nameless events on a socket, and its loss: whose they are, and what they cost the socket. What the turn
+//! then does is `recovery`'s.
+
+use std::time::Instant;
+
+use crate::proto::fault::Fault;
+use crate::proto::id::LaneId;
+use crate::proto::session::connection::{Action, Connection, Phase, Verdict};
+use crate::proto::session::lane::{Lane, State};
+use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+
+impl Connection {
+    /// The lane an event belongs to: the one it names, or the only one it can mean.
+    pub(super) fn whose(&mut self, event: &Event) -> Option<LaneId> {
+        let named = self.max_names > 0;
+        let ours = |id: &LaneId| self.lanes.contains_key(id) && named == matches!(id, LaneId::Named(_));
+        match event.lane().ok().filter(ours) {
+            Some(id) => Some(id),
+            None if event.kind() == EventKind::Error => self.only_suspect(event),
+            None => self.unnamed(event),
+        }
+    }
+
+    /// More may come of an error that was not a plain not-found: without lanes to tell it apart, the socket goes.
+    pub(super) fn after_terminal(&mut self, now: Instant, event: &Event) {
+        self.health.touch(now);
+        if event.kind() != EventKind::Error {
+            return;
+        }
+        match ProviderError::of_event(event).class {
+            ErrorClass::NotFound => {}
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
+            ErrorClass::Answer => self.retired |= self.max_names == 0,
+        }
+        let used_up = self.max_names > 0 && !self.has_new_lane();
+        self.retired |= used_up && self.lanes.values().all(|lane| lane.state == State::Burnt);
+        self.close_if_done();
+    }
+
+    /// Whose an event is that carries no lane name although a name was given: the server ignores names. If just one turn is
+    /// out it is its, and from now on the socket serves one at a time. It must never have used a name before.
+    fn unnamed(&mut self, event: &Event) -> Option<LaneId> {
+        if self.max_names == 0 || self.answered || event.value("stream_id").is_some() {
+            return None;
+        }
+        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
+        let mut out = self.lanes.iter().filter(|(_, lane)| lane.in_flight() && !unsent(lane));
+        let first = out.next().map(|(id, _)| *id)?;
+        let only = out.next().is_none().then_some(first);
+        self.nameless = true;
+        self.max_in_flight = 1;
+        self.max_names = self.names;
+        only
+    }
+
+    /// Whose an error without a lane must be: the only turn that is out. An aged socket's may be about no turn at all, and
+    /// leaves those under way alone. The socket takes no new turns all the same.
+    fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
+        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
+        let out = |lane: &Lane| lane.state == State::Burnt || (lane.in_flight() && !unsent(lane));
+        let mut suspects = self.lanes.iter().filter(|(_, lane)| out(lane));
+        let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
+        let under_way = !matches!(lane.state, State::Waiting { .. });
+        let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
+        let only = (!(under_way && aged)).then_some(*id);
+        self.retired |= only.is_some();
+        only
+    }
+
+    /// An error that names no lane: it is everybody's who has heard nothing yet (protocol §7.6).
+    pub(super) fn unattributed(&mut self, event: &Event) -> Verdict {
+        self.retired = true;
+        let error = ProviderError::of_event(event);
+        let fault = match error.class {
+            // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
+            ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
+            ErrorClass::NotFound | ErrorClass::Answer => Fault::SocketLost(None),
+        };
+        for lane in self.lanes.values_mut() {
+            if let State::Waiting { turn, .. } = lane.state {
+                lane.state = State::Burnt;
+                self.actions.push_back(Action::Fault(turn, fault.clone()));
+            }
+        }
+        self.close_if_done();
+        Verdict::Drop
+    }
+
+    /// The socket is gone, or never came to be: every turn on it ends with `fault`.
+    pub fn handle_lost(&mut self, fault: &Fault) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        let turns = self.lanes.values().filter_map(Lane::turn);
+        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
+        for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
+            lane.state = State::Burnt;
+        }
+        self.close();
+    }
+
+    pub(super) fn desynchronised(&mut self) -> Verdict {
+        self.handle_lost(&Fault::Desynchronised);
+        Verdict::Drop
+    }
+}

@@ -1,0 +1,236 @@
+//! Sockets that cannot be had: refused, hanging, reset, nobody there, lanes unknown; and turns that must not run twice.
+//! The turn at hand gets its answer over HTTP; what the next ones do is the latch's and the backoff's.
+
+use serde_json::json;
+use tailwire::config::ProfileName;
+use tailwire::sim::ledger::Book;
+use tailwire::sim::script::{Limits, Upgrade};
+use tailwire::sim::{Fault, Mishap, Moment, Running, Script};
+use tokio::net::TcpListener;
+
+use crate::support::{Agent, PATIENCE, Width, World, ms, script, within};
+
+fn asked(world: &World) -> u64 {
+    world.sim.provider.ledger().read(|book: &Book| book.upgrades_asked)
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_sends_its_turn_over_http() {
+    // How the next turn travels: a socket is asked for again; or not for a while.
+    let (again, latched) = ("full; history-changed", "http; no-socket");
+    let refused = |status| Fault::Upgrade(Upgrade::refuse(status));
+    let slow =
+        Upgrade::Refuse { status: 429, body: json!({"error": {"code": "slow"}}), retry_after: Some(7) };
+    let rows = [
+        ("401", refused(401), 1, again),
+        ("403", refused(403), 1, again),
+        ("404", refused(404), 1, latched),
+        ("405", refused(405), 1, latched),
+        ("426", refused(426), 1, latched),
+        ("429", Fault::Upgrade(slow), 1, again),
+        ("500", refused(500), 1, latched),
+        // Asked once more without our compression offer, which it might be about.
+        ("501", refused(501), 2, latched),
+        ("503", refused(503), 1, latched),
+        ("hang", Fault::Upgrade(Upgrade::Hang), 1, latched),
+        ("reset", Fault::Reset, 2, latched),
+    ];
+    for width in [Width::Lanes, Width::Single] {
+        let world = World::start(width, |settings| settings.timeouts.connect = ms(300)).await;
+        for (name, fault, times, then) in &rows {
+            for stream in [false, true] {
+                let about = format!("{name} {stream} {width:?}");
+                world.sim.provider.mishap(Mishap::new(Moment::Upgrade, fault.clone()).times(*times));
+                let (rungs, before) = (world.rungs()[2], asked(&world));
+                let mut agent = Agent::new(&about, "agent", stream);
+                let first = agent.turn(&world, "text=20", &about).await;
+                assert_eq!(first, "http; no-socket", "{about}");
+                assert_eq!(
+                    (world.rungs()[2] - rungs, asked(&world) - before),
+                    (1, (*times).into()),
+                    "{about}"
+                );
+                let next = agent.turn(&world, "text=20", &about).await;
+                println!("{about:<30} {first:<20} | next {next}");
+                let expected = if *then == latched { latched } else { next.as_str() };
+                assert_eq!(next, expected, "{about}");
+                assert_eq!(next.starts_with("full"), *then == again, "{about}: {next}");
+                assert_eq!(asked(&world) - before, u64::from(*times) + u64::from(*then == again), "{about}");
+            }
+        }
+        world.assert_lawful();
+    }
+}
+
+#[tokio::test]
+async fn a_latch_ends_and_the_provider_s_own_answer_is_the_client_s() {
+    let world = World::start(Width::Lanes, |settings| settings.timeouts.http_latch = ms(200)).await;
+    world.sim.provider.mishap(Mishap::new(Moment::Upgrade, Fault::Upgrade(Upgrade::refuse(426))));
+    let denied = json!({"type": "error", "status": 403,
+        "error": {"type": "invalid_request_error", "code": "unsupported_country", "message": "No."}});
+    world.sim.provider.mishap(Mishap::new(Moment::AfterSend, Fault::Error(denied)).over_http());
+    let mut agent = Agent::new("key", "agent", false);
+    agent.ask("text=20");
+    let answer = agent.send(&world).await;
+    assert_eq!(
+        (answer.status, &*answer.code(), &*answer.plan()),
+        (403, "unsupported_country", "http; no-socket")
+    );
+    let mut plan = agent.finish(&world, "latched").await;
+    while plan == "http; no-socket" {
+        plan = within("the latch's end", agent.turn(&world, "text=20", "latched")).await;
+    }
+    assert_eq!(asked(&world), 2);
+    assert_eq!(agent.turn(&world, "text=20", "after").await, "delta");
+}
+
+#[tokio::test]
+async fn after_a_failure_sockets_are_tried_in_the_background() {
+    for fault in [Upgrade::refuse(503), Upgrade::Hang] {
+        let world = World::start(Width::Lanes, |settings| {
+            settings.timeouts.connect = ms(100);
+            settings.timeouts.backoff_min = ms(20);
+            settings.timeouts.backoff_max = ms(60);
+        })
+        .await;
+        world.sim.provider.script(|script| script.upgrade = fault.clone());
+        let mut agent = Agent::new("key", "agent", true);
+        // One at a time, and no turn but the first waits for a handshake.
+        let (mut longest, started) = (ms(0), std::time::Instant::now());
+        agent.turn(&world, "text=20", "down").await;
+        while asked(&world) < 4 {
+            let sent = std::time::Instant::now();
+            assert_eq!(agent.clone().turn(&world, "text=20", "down").await, "http; no-socket");
+            longest = longest.max(sent.elapsed());
+            assert!(started.elapsed() < PATIENCE);
+        }
+        println!("{fault:?}: the slowest turn meanwhile took {longest:?}");
+        world.sim.provider.script(|script| script.upgrade = Upgrade::Accept);
+        while agent.clone().turn(&world, "text=20", "up").await == "http; no-socket" {
+            assert!(started.elapsed() < PATIENCE);
+        }
+        agent.turn(&world, "text=20", "up").await;
+        assert_eq!(agent.turn(&world, "text=20", "up").await, "delta");
+        world.assert_lawful();
+    }
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let sim = Running::start(Script::default()).await.unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let world = World::before(sim, &format!("http://{free}/v1"), Width::Lanes, |_| {}).await;
+    let mut agent = Agent::new("key", "agent", false);
+    agent.ask("text=20");
+    for _ in 0..2 {
+        let answer = agent.send(&world).await;
+        assert_eq!((answer.status, &*answer.code()), (502, "tailwire_upstream_unreachable"));
+        assert_eq!(answer.plan(), "http; no-socket");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_without_lanes_costs_one_repeat() {
+    for stream in [false, true] {
+        let sim = Running::start(script(Width::Single)).await.unwrap();
+        let base = sim.base_url();
+        let world =
+            World::before(sim, &base, Width::Single, |settings| settings.profile = ProfileName::Openai).await;
+        let mut agent = Agent::new("key", "agent", stream);
+        assert_eq!(agent.turn(&world, "text=20", "refused").await, "full; recovered");
+        assert_eq!(agent.turn(&world, "text=20", "degraded").await, "delta");
+        let mut other = Agent::new("other", "other", stream);
+        assert_eq!(other.turn(&world, "text=20", "degraded").await, "full; first-turn");
+        assert_eq!(world.rungs(), [0, 1, 0]);
+        world.assert_lawful();
+    }
+}
+
+#[tokio::test]
+async fn tools_that_act_are_never_run_twice() {
+    let rows = [
+        (Moment::AfterSend, Fault::Reset, 502, "tailwire_upstream_interrupted"),
+        (Moment::MidText, Fault::Close(1011), 502, "tailwire_upstream_interrupted"),
+        (Moment::AfterSend, Fault::Binary(vec![1]), 502, "tailwire_upstream_interrupted"),
+        (Moment::AfterSend, Fault::Silence, 504, "tailwire_upstream_silent"),
+        (Moment::MidText, Fault::Close(1009), 502, "tailwire_upstream_interrupted"),
+    ];
+    for width in [Width::Lanes, Width::Single] {
+        let world = World::start(width, |settings| settings.timeouts.first_event = ms(300)).await;
+        for (number, (moment, fault, status, code)) in rows.iter().enumerate() {
+            let about = format!("{moment:?} {fault:?} {width:?}");
+            let mut agent = Agent::new(format!("key-{number}"), "agent", false);
+            agent.tools = json!([{"type": "mcp", "server_label": "tickets"}]);
+            agent.turn(&world, "text=20", &about).await;
+            let turns = world.sim.provider.ledger().read(|book| book.turns.len());
+            world.sim.provider.mishap(Mishap::new(*moment, fault.clone()));
+            agent.ask("text=20");
+            let answer = agent.send(&world).await;
+            assert_eq!((answer.status, &*answer.code()), (*status, *code), "{about}");
+            assert_eq!(world.sim.provider.ledger().read(|book| book.turns.len()), turns + 1, "{about}");
+            agent.finish(&world, &about).await;
+        }
+        // What was not run may be sent again.
+        assert_eq!(world.rungs(), [0, 0, 0]);
+        let mut agent = Agent::new("not-found", "agent", false);
+        agent.tools = json!([{"type": "mcp", "server_label": "tickets"}]);
+        agent.turn(&world, "text=20", "not found").await;
+        let lost = Fault::NotFound(tailwire::sim::script::NotFound::Nested);
+        world.sim.provider.mishap(Mishap::new(Moment::AfterSend, lost));
+        assert_eq!(agent.turn(&world, "text=20", "not found").await, "full; not-found");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_too_big_goes_over_http_and_its_size_is_learned() {
+    for width in [Width::Lanes, Width::Single] {
+        let world = World::start(width, |settings| settings.limits.own_socket_frame = 4 << 10).await;
+        world.sim.provider.script(|script| script.limits = Limits { max_frame: 20_000, ..script.limits });
+        let mut small = Agent::new("key", "small", true);
+        small.turn(&world, "text=20", "small").await;
+        let mut large = Agent::new("key", "large", false);
+        large.instructions = "x".repeat(30_000);
+        for (plan, sockets) in [("http; too-large", 2), ("http; too-large", 2)] {
+            assert_eq!(large.turn(&world, "text=20", "large").await, plan);
+            assert_eq!(world.sim.provider.ledger().read(|book| book.upgrades_granted), sockets);
+        }
+        assert_eq!(
+            small.turn(&world, "text=20", "small").await,
+            "delta",
+            "a socket of its own: nobody else is hurt"
+        );
+    }
+}
+
+#[tokio::test]
+async fn neighbours_in_flight_when_a_socket_is_lost() {
+    for stream in [false, true] {
+        let world = World::start(Width::Lanes, |_| {}).await;
+        world.sim.provider.mishap(Mishap::new(Moment::AfterCreated, Fault::Silence).times(2));
+        let agents: Vec<Agent> = ["one", "two"].map(|name| Agent::new("key", name, stream)).into();
+        let turns = agents.into_iter().map(|mut agent| {
+            let world = &world;
+            async move {
+                agent.ask("text=30");
+                let answer = agent.send(world).await;
+                if stream {
+                    assert_eq!((&*answer.code(), answer.broken), ("tailwire_socket_lost", true));
+                    agent.finish(world, "again").await;
+                } else {
+                    let response = world.assert_right(&agent, &answer, "repeated").await;
+                    agent.take(&response);
+                }
+                assert_eq!(agent.turn(world, "text=20", "next").await, "delta");
+            }
+        });
+        let fall = async {
+            let created = |book: &Book| book.turns.iter().filter(|turn| turn.response.is_some()).count();
+            assert!(world.sim.provider.ledger().wait(|book| created(book) == 2).await);
+            world.sim.provider.mishap(Mishap::new(Moment::AfterSend, Fault::Close(1011)));
+            let mut third = Agent::new("key", "three", false);
+            third.turn(&world, "text=20", "third").await;
+        };
+        futures_util::future::join(futures_util::future::join_all(turns), fall).await;
+        world.assert_lawful();
+    }
+}
