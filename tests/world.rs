@@ -3,6 +3,8 @@
 //!
 //! The oracle is `sim::rules`, which shares no line with the heart. A failing world is shrunk and printed with its seed.
 
+#[path = "world/answer.rs"]
+mod answer;
 #[path = "world/client.rs"]
 mod client;
 #[path = "world/direct.rs"]
@@ -15,12 +17,14 @@ mod provider;
 mod steps;
 #[path = "world/turn.rs"]
 mod turn;
+#[path = "world/twist.rs"]
+mod twist;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use client::{Node, TENANTS, Twist, Wanted};
+use client::{Node, TENANTS, Wanted};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 use provider::Socket;
@@ -33,6 +37,7 @@ use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::sim::rules::Account;
 use tailwire::sim::script;
 use turn::Ask;
+use twist::Twist;
 
 /// What became of all turns of a test.
 #[derive(Debug, Default)]
@@ -203,7 +208,10 @@ impl<'a> World<'a> {
     /// A request as wanted; its number.
     fn wanted(&mut self, wanted: &Wanted) -> usize {
         let known = nth(self.nodes.iter().rev(), wanted.node).filter(|_| wanted.fresh.is_none());
-        let node = known.cloned().unwrap_or_else(|| Node::root(wanted.fresh.unwrap_or(wanted.node)));
+        let mut node = known.cloned().unwrap_or_else(|| Node::root(wanted.fresh.unwrap_or(wanted.node)));
+        if let Some(number) = wanted.moved {
+            node = node.moved(number);
+        }
         let request = node.ask(wanted);
         self.sent.push(request.clone());
         self.ask(request)
@@ -358,6 +366,7 @@ fn every_later_turn_of_a_calm_conversation_is_a_delta_with_exactly_the_new_items
                 let fresh = first.then_some([0, 6, 13][talk]);
                 let wanted = Wanted {
                     node: 0,
+                    moved: None,
                     fresh,
                     message,
                     twist,

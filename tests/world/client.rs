@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::dress::{self, Dress};
+use crate::twist::{Twist, twist};
 
 /// What a request is to be like; every number is taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub(crate) struct Wanted {
     pub(crate) node: u8,
     /// Start a conversation instead: whose, and in which scope.
     pub(crate) fresh: Option<u8>,
+    /// Go on in another scope, or as somebody else with the same transcript.
+    pub(crate) moved: Option<u8>,
     pub(crate) message: u8,
     pub(crate) twist: Twist,
     /// Where the twist strikes.
@@ -25,27 +28,6 @@ pub(crate) struct Wanted {
     pub(crate) anchor: bool,
 }
 
-/// What the client does to the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Twist {
-    None,
-    EditOld,
-    EditSaid,
-    DropReasoning,
-    DropOneReasoning,
-    AddReasoning,
-    MoveReasoning,
-    DropText,
-    DropCall,
-    Reorder,
-    Unanswered,
-    FieldOnOld,
-    FieldOnSaid,
-    Cut,
-    Twice,
-    Swap,
-}
-
 /// One item as it is sent and as it is meant: they differ where it is named by reference.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -54,24 +36,24 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn new(item: Value) -> Self {
+    pub(crate) fn new(item: Value) -> Self {
         Self { wire: item.clone(), meaning: item }
     }
 
-    fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.meaning["type"].as_str().unwrap_or("message")
     }
 
-    fn is_said(&self) -> bool {
+    pub(crate) fn is_said(&self) -> bool {
         self.kind() == "reasoning" || self.is_call() || self.meaning["role"] == "assistant"
     }
 
-    fn is_call(&self) -> bool {
+    pub(crate) fn is_call(&self) -> bool {
         self.kind().ends_with("_call")
     }
 
-    /// Changes it, unless it is named by reference. What it becomes has no id: the provider would store it under that.
-    fn change(&mut self, change: impl Fn(&mut Value)) {
+    /// Changes it, unless it is named by reference. It loses its id, under which the provider would store the change.
+    pub(crate) fn change(&mut self, change: impl Fn(&mut Value)) {
         if self.wire == self.meaning {
             change(&mut self.wire);
             self.wire.as_object_mut().expect("an item").remove("id");
@@ -95,6 +77,8 @@ pub(crate) struct Node {
     pub(crate) history: Vec<Entry>,
     pub(crate) output: Vec<Said>,
     pub(crate) response: Option<String>,
+    /// The answer was somebody else's, or of another scope.
+    pub(crate) foreign: bool,
 }
 
 /// A request, ready to be sent.
@@ -140,11 +124,33 @@ impl Node {
     pub(crate) fn root(number: u8) -> Self {
         let number = usize::from(number);
         let scope = [0, 0, 1, 2, 3, 4, 1, 0][number / TENANTS % 8];
-        Self { tenant: number % TENANTS, scope, history: Vec::new(), output: Vec::new(), response: None }
+        Self {
+            tenant: number % TENANTS,
+            scope,
+            history: Vec::new(),
+            output: Vec::new(),
+            response: None,
+            foreign: false,
+        }
+    }
+
+    /// The same conversation of somebody else, or with another model: as far as it does not hang on what is stored.
+    pub(crate) fn moved(mut self, number: u8) -> Self {
+        if self.history.iter().all(|item| item.wire == item.meaning) {
+            self.tenant = usize::from(number) % TENANTS;
+            self.scope = usize::from(number) / TENANTS % SCOPES.len();
+            self.response = None;
+            self.foreign = true;
+            // Ids are the provider's: sent by somebody else it would store the items as theirs.
+            self.history.iter_mut().for_each(|item| item.change(|_| ()));
+            let copies = self.output.iter_mut().flat_map(|said| [&mut said.done, &mut said.last]);
+            copies.filter_map(Value::as_object_mut).for_each(|item| drop(item.remove("id")));
+        }
+        self
     }
 
     fn is_stored(&self) -> bool {
-        SCOPES[self.scope].2 != Some(false)
+        SCOPES[self.scope].2 != Some(false) && !self.foreign
     }
 
     /// The next request of this conversation.
@@ -298,81 +304,4 @@ fn message(number: u8) -> Entry {
     } else {
         json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]})
     })
-}
-
-fn twist(items: &mut Vec<Entry>, echo_at: usize, wanted: &Wanted) {
-    let at = usize::from(wanted.at);
-    // The n-th item of a kind, counted from `from`.
-    let pick = |items: &[Entry], from: usize, kind: &dyn Fn(&Entry) -> bool| {
-        let found: Vec<usize> = (from..items.len()).filter(|n| kind(&items[*n])).collect();
-        found.get(at % found.len().max(1)).copied()
-    };
-    let reasoning = |entry: &Entry| entry.kind() == "reasoning";
-    let text = |entry: &Entry| entry.is_said() && entry.kind() == "message";
-    match wanted.twist {
-        Twist::None | Twist::Unanswered => {}
-        Twist::EditOld => {
-            if let Some(n) = pick(items, 0, &|entry| !entry.is_said()) {
-                items[n].change(edit);
-            }
-        }
-        Twist::EditSaid => {
-            if let Some(n) = pick(items, 0, &|entry| entry.is_said() && entry.kind() != "reasoning") {
-                items[n].change(edit);
-            }
-        }
-        Twist::DropReasoning => items.retain(|entry| entry.kind() != "reasoning"),
-        Twist::DropOneReasoning => drop(pick(items, 0, &reasoning).map(|n| items.remove(n))),
-        Twist::AddReasoning => {
-            let foreign = json!({"type": "reasoning", "id": format!("rs_{at}"), "summary": [], "encrypted_content": "gA"});
-            items.insert(at % (items.len() + 1), Entry::new(foreign));
-        }
-        Twist::MoveReasoning => {
-            if let Some(n) = pick(items, echo_at, &reasoning) {
-                let moved = items.remove(n);
-                items.push(moved);
-            }
-        }
-        Twist::DropText => {
-            drop(pick(items, if at < 128 { echo_at } else { 0 }, &text).map(|n| items.remove(n)))
-        }
-        Twist::DropCall => drop(pick(items, echo_at, &Entry::is_call).map(|n| items.remove(n))),
-        Twist::Reorder => items[echo_at..].sort_by_key(text),
-        Twist::FieldOnOld => {
-            if let Some(n) = pick(&items[..echo_at], 0, &|_| true) {
-                items[n].change(|item| item["x_tag"] = "new".into());
-            }
-        }
-        Twist::FieldOnSaid => {
-            if let Some(n) = pick(items, echo_at, &|entry| entry.kind() != "reasoning") {
-                items[n].change(|item| item["provider"] = json!({"a": [1, null]}));
-            }
-        }
-        Twist::Cut => drop(items.drain(..(at % 3).min(echo_at))),
-        Twist::Twice => {
-            if let Some(n) = pick(items, echo_at, &|_| true) {
-                items.push(items[n].clone());
-            }
-        }
-        Twist::Swap => {
-            if let Some(n) = pick(&items[..echo_at], 0, &|entry| !entry.is_said()) {
-                items.swap(0, n);
-            }
-        }
-    }
-}
-
-/// Says something else in its place.
-fn edit(item: &mut Value) {
-    for name in ["arguments", "input", "output", "content"] {
-        match &mut item[name] {
-            Value::String(text) if name == "arguments" => return *text = r#"{"edited":1}"#.to_owned(),
-            Value::String(text) => return text.insert(0, '!'),
-            Value::Array(parts) if !parts.is_empty() => return parts[0]["text"] = "!".into(),
-            _ => {}
-        }
-        if item[name].is_null() {
-            item.as_object_mut().expect("an item").remove(name);
-        }
-    }
 }

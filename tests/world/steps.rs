@@ -4,7 +4,8 @@ use std::fmt;
 
 use proptest::prelude::*;
 
-use crate::client::{Twist, Wanted};
+use crate::client::Wanted;
+use crate::twist::Twist;
 
 /// The owner's limits and the provider's, and how the provider writes.
 #[derive(Debug, Clone)]
@@ -96,7 +97,7 @@ impl fmt::Debug for Steps {
 pub(crate) fn setups() -> impl Strategy<Value = Setup> {
     let heart = (
         any::<bool>(),
-        prop_oneof![2 => Just(0u32), 1 => Just(2), 1 => Just(4), 4 => Just(32)],
+        prop_oneof![2 => Just(0u32), 1 => Just(2), 2 => Just(4), 3 => Just(32)],
         prop_oneof![1 => Just(2usize), 3 => Just(16)],
         1..4usize,
         2..6usize,
@@ -156,14 +157,16 @@ pub(crate) fn steps() -> impl Strategy<Value = Steps> {
 fn wanted() -> impl Strategy<Value = Wanted> {
     let node = prop_oneof![6 => 0..2u8, 2 => any::<u8>()];
     let fresh = prop_oneof![5 => Just(None), 1 => any::<u8>().prop_map(Some)];
+    let moved = prop_oneof![12 => Just(None), 1 => any::<u8>().prop_map(Some)];
     let dress = prop_oneof![3 => Just(0u8), 1 => any::<u8>()];
     let tune = prop_oneof![4 => Just(0u16), 1 => any::<u16>()];
     let anchor = prop::bool::weighted(0.06);
     let echo = prop_oneof![3 => Just(0u8), 4 => any::<u8>()];
-    (node, fresh, any::<u8>(), twists(), any::<u8>(), echo, dress, tune, any::<bool>(), anchor).prop_map(
-        |(node, fresh, message, twist, at, echo, dress, tune, stream, anchor)| Wanted {
+    ((node, fresh, moved), any::<u8>(), twists(), any::<u8>(), echo, dress, tune, any::<bool>(), anchor)
+        .prop_map(|((node, fresh, moved), message, twist, at, echo, dress, tune, stream, anchor)| Wanted {
             node,
             fresh,
+            moved,
             message,
             twist,
             at,
@@ -172,8 +175,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
             tune,
             stream,
             anchor,
-        },
-    )
+        })
 }
 
 /// Mostly none.

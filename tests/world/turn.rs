@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tailwire::proto::core::{Placement, Plan, Ticket, Wish};
 use tailwire::proto::dialect::responses::Restorer;
 use tailwire::proto::fault::Fault;
@@ -17,8 +17,9 @@ use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::proto::transcript::request::Request;
 use tailwire::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
 
-use crate::client::{Node, Prepared};
-use crate::direct::{self, Expected, Story};
+use crate::answer::{Outcome, check_fold};
+use crate::client::Prepared;
+use crate::direct::{self, Expected};
 use crate::provider::Socket;
 use crate::{Tally, World, credential};
 
@@ -38,10 +39,10 @@ pub(crate) struct Ask {
     pub(crate) disturbed: bool,
     /// The provider was made to say that what it continues is not there.
     pub(crate) bereft: bool,
-    expected: Expected,
+    pub(crate) expected: Expected,
     parsed: Option<Rc<Request>>,
     progress: Progress,
-    rungs: Vec<Rung>,
+    pub(crate) rungs: Vec<Rung>,
     attempt: Option<Attempt>,
     /// The next try, not yet placed: other turns may come between.
     next: Option<Wish>,
@@ -60,16 +61,6 @@ struct Attempt {
     /// What the provider told, by name.
     told: Vec<String>,
     out: Vec<u8>,
-}
-
-/// How it ended for the client.
-enum Outcome {
-    /// A response, whatever its status, and its items as they were told one by one.
-    Response { response: Value, done: Vec<Value>, exact: bool },
-    /// An error with this status, before anything was said.
-    Error(u16),
-    /// A stream that broke off.
-    Broken,
 }
 
 impl Ask {
@@ -327,18 +318,6 @@ impl World<'_> {
         self.finish(number, Outcome::Response { response, done, exact });
     }
 
-    /// Every event the provider told, in order, and only set-up events besides. What a sparse socket told of an item that
-    /// never came to be is not shown.
-    fn check_story(&self, story: &Story, told: &[String]) {
-        let completed = story.last["response"]["status"] == "completed";
-        let mut rest = story.names.iter();
-        for name in told.iter().filter(|_| completed || !self.setup.sparse) {
-            assert!(rest.any(|seen| seen == name), "{name} of {told:?} in {:?}", story.names);
-        }
-        let whole = completed && !self.setup.sparse;
-        assert!(!whole || story.names.len() == told.len(), "nothing was left out, so nothing is supplied");
-    }
-
     /// Nothing has gone down yet: the next try, or the client's error.
     fn recover(&mut self, number: usize, fault: &Fault) {
         let ask = self.asks.get_mut(&number).expect("a client");
@@ -405,61 +384,5 @@ impl World<'_> {
         if let Some(id) = id.filter(|_| !self.setup.lazy) {
             self.act(id);
         }
-    }
-
-    /// The client has its answer: the one the provider would have given it directly.
-    fn finish(&mut self, number: usize, outcome: Outcome) {
-        let ask = self.asks.remove(&number).expect("a turn ends once");
-        let Ask { request, expected, disturbed, rungs, .. } = ask;
-        let (response, done, exact) = match (outcome, &expected) {
-            (Outcome::Response { response, done, exact }, _) => (response, done, exact),
-            (Outcome::Error(status), Expected::Refused(told)) if status == *told => {
-                return Tally::count(&self.tally.refused);
-            }
-            (Outcome::Error(status), _) => {
-                assert!(disturbed, "an error {status} out of nothing: {rungs:?}");
-                return Tally::count(&self.tally.broken);
-            }
-            (Outcome::Broken, _) => {
-                assert!(disturbed, "a stream broken for nothing");
-                return Tally::count(&self.tally.broken);
-            }
-        };
-        let anchor = request.anchor.as_ref().map_or(Value::Null, |anchor| json!(anchor));
-        assert_eq!(response["previous_response_id"], anchor, "the client's own anchor");
-        let Expected::Answer { visible, context, output } = &expected else {
-            assert!(disturbed, "an answer where a refusal was due");
-            return;
-        };
-        assert_eq!(direct::text(&response["sim"]["visible"]), *visible, "a wrong context");
-        if exact {
-            assert_eq!(direct::text(&response["sim"]["context"]), *context, "not exact");
-        }
-        if response["status"] != "completed" {
-            assert!(disturbed, "{}", response["status"]);
-            return;
-        }
-        assert_eq!(direct::said(&response["output"], exact), direct::said(output, exact), "what was said");
-        let id = direct::text(&response["id"]);
-        self.owners.insert(id.clone(), (request.tenant, request.scope));
-        self.nodes.push(Node {
-            tenant: request.tenant,
-            scope: request.scope,
-            output: direct::both(&done, &response["output"]),
-            history: request.history,
-            response: Some(id),
-        });
-    }
-}
-
-/// What the client got is the terminal event's response, with the client's own anchor and never without its output.
-fn check_fold(event: &Event, response: &Value, completed: bool) {
-    let mut told: Value = serde_json::from_str(event.value("response").expect("a response")).expect("JSON");
-    told["previous_response_id"] = response["previous_response_id"].clone();
-    if completed && told["output"] == json!([]) {
-        told["output"] = response["output"].clone();
-    }
-    if completed || told["output"] != json!([]) {
-        assert_eq!(told, *response, "the terminal event's response");
     }
 }

@@ -189,6 +189,22 @@ fn reasoning_decides_between_heads_and_names_its_grade() {
 }
 
 #[test]
+fn a_changed_field_that_nobody_knows_breaks_the_chain_and_a_known_one_does_not() {
+    let mut index = Index::new(1 << 20);
+    insert(&mut index, "t", &["a"], "r0", &["X"]);
+    let body = request("t", &["a", "X", "b"]).body().to_owned();
+    for (member, expected) in [
+        (r#""x_new":1"#, Some(Reason::FieldChanged)),
+        (r#""tools":[{"type":"function"}]"#, None),
+        (r#""top_p":0.5"#, None),
+    ] {
+        let body = Bytes::from(body.replacen('{', &format!("{{{member},"), 1));
+        let asked = Request::parse(&key(), &account("t"), body, &[]).expect("a request");
+        assert_eq!(best(&index, &asked).err(), expected, "{member}");
+    }
+}
+
+#[test]
 fn a_response_known_by_its_id_only_is_found_by_nothing_else() {
     let mut index = Index::new(1 << 20);
     let asked = request("t", &["a"]);
