@@ -10,7 +10,6 @@ use futures_util::{Stream, TryStreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 
 /// A response body on its way to a client.
@@ -52,77 +51,6 @@ pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
         frame
     });
     frames.boxed_unsync()
-}
-
-/// A body fed by another task, at most `depth` chunks (at least one) ahead of the client.
-#[must_use]
-pub fn channel(depth: usize) -> (Feed, Body) {
-    let (sender, receiver) = mpsc::channel(depth.max(1));
-    (Feed(sender), Fed { receiver, ended: false }.boxed_unsync())
-}
-
-/// The writing end of [`channel`]. Dropped without [`Feed::finish`], it breaks the body, so that a task that
-/// died can never pass for a complete answer.
-#[derive(Debug)]
-pub struct Feed(mpsc::Sender<Option<Bytes>>);
-
-impl Feed {
-    /// Waits for room and hands over one chunk.
-    ///
-    /// # Errors
-    /// [`Gone`] when the client has let go of the body.
-    pub async fn send(&self, chunk: Bytes) -> Result<(), Gone> {
-        self.0.send(Some(chunk)).await.map_err(|_| Gone)
-    }
-
-    /// Waits for room and ends the body cleanly.
-    ///
-    /// # Errors
-    /// [`Gone`] when the client has let go of the body.
-    pub async fn finish(self) -> Result<(), Gone> {
-        self.0.send(None).await.map_err(|_| Gone)
-    }
-
-    /// Resolves when the client has let go of the body.
-    pub async fn gone(&self) {
-        self.0.closed().await;
-    }
-}
-
-/// The client no longer reads this body.
-#[derive(Debug, thiserror::Error)]
-#[error("the client no longer reads this response")]
-pub struct Gone;
-
-/// The reading end of [`channel`].
-struct Fed {
-    receiver: mpsc::Receiver<Option<Bytes>>,
-    ended: bool,
-}
-
-impl hyper::body::Body for Fed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let next = ready!(self.receiver.poll_recv(cx));
-        self.ended = !matches!(next, Some(Some(_)));
-        Poll::Ready(match next {
-            Some(Some(chunk)) => Some(Ok(Frame::data(chunk))),
-            Some(None) => None,
-            None => Some(Err("the response was abandoned before its end".into())),
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended
-    }
 }
 
 /// Holds an error back for a moment: when a body breaks, hyper throws away what it has not yet written, and that may
@@ -183,30 +111,5 @@ mod tests {
         let error = body.frame();
         assert!(error.now_or_never().is_none(), "the connection is polled, and writes, before it hears");
         assert!(body.frame().await.unwrap().is_err());
-    }
-
-    #[tokio::test]
-    async fn a_finished_feed_ends_cleanly() {
-        let (feed, body) = channel(4);
-        feed.send(Bytes::from_static(b"one ")).await.unwrap();
-        feed.send(Bytes::from_static(b"two")).await.unwrap();
-        feed.finish().await.unwrap();
-        assert_eq!(body.collect().await.unwrap().to_bytes(), "one two");
-    }
-
-    #[tokio::test]
-    async fn an_abandoned_feed_breaks_the_body() {
-        let (feed, body) = channel(4);
-        feed.send(Bytes::from_static(b"half")).await.unwrap();
-        drop(feed);
-        assert!(body.collect().await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_feed_hears_that_the_client_went() {
-        let (feed, body) = channel(1);
-        drop(body);
-        feed.gone().await;
-        assert!(feed.send(Bytes::new()).await.is_err());
     }
 }
