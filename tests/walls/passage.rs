@@ -8,7 +8,7 @@ use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{HeaderMap, Method, Request, Response};
-use tailwire::downstream::body::{Body, channel, empty, full, relay};
+use tailwire::downstream::body::{Body, empty, full, relay, stream};
 use tailwire::downstream::listen::Stage;
 use tailwire::proxy::passthrough;
 use tailwire::upstream::http::Client;
@@ -54,6 +54,15 @@ async fn websocket(address: SocketAddr) -> Result<WebSocketStream<TcpStream>, tu
     let stream = TcpStream::connect(address).await.unwrap();
     let url = format!("ws://{address}/v1/responses");
     tokio_tungstenite::client_async(url, stream).await.map(|(client, _)| client)
+}
+
+/// A body of what is sent, to the sender's end; at most one piece ahead of its reader.
+fn fed() -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, receiver) = mpsc::channel(1);
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (Ok(piece), receiver))
+    });
+    (sender, stream(pieces))
 }
 
 #[tokio::test]
@@ -132,7 +141,7 @@ async fn both_directions_stream() {
     let address = origin(move |request: Request<Incoming>| {
         let report = report.clone();
         async move {
-            let (feed, body) = channel(1);
+            let (feed, body) = fed();
             tokio::spawn(async move {
                 let mut upload = request.into_body();
                 let mut total = 0;
@@ -145,14 +154,14 @@ async fn both_directions_stream() {
                     total += data.len();
                 }
                 feed.send(total.to_string().into()).await.unwrap();
-                feed.finish().await.unwrap();
+                drop(feed);
             });
             Response::new(body)
         }
     })
     .await;
     let server = proxy(&format!("http://{address}")).await;
-    let (feed, body) = channel(1);
+    let (feed, body) = fed();
     let mut client = h1(server.address).await;
     let asking = Request::post("/v1/files").header("host", "a").body(body).unwrap();
     let asking = tokio::spawn(async move { client.send_request(asking).await.unwrap() });
@@ -165,7 +174,7 @@ async fn both_directions_stream() {
     for _ in 0..80 {
         feed.send(piece.clone()).await.unwrap();
     }
-    feed.finish().await.unwrap();
+    drop(feed);
     let total = response.collect().await.unwrap().to_bytes();
     assert_eq!(total, (5 + (80 << 20)).to_string());
 }
