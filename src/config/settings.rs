@@ -182,7 +182,7 @@ section! {
         body_idle: Duration = "30s", WAIT;
         /// For a client's whole body. Beyond it the request is answered 408.
         body: Duration = "10m", WAIT;
-        /// From the frame to the first event of its turn. Beyond it the socket counts as lost and the turn is
+        /// From the frame to the first event of its turn. Beyond it its socket takes no new turns, and the turn is
         /// tried on the next rung.
         first_event: Duration = "90s", WAIT;
         /// Between two events of a turn. Beyond it the turn ends with an error, unless the client has seen nothing of

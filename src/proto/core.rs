@@ -88,6 +88,8 @@ struct Turn {
     account: Digest,
     connection: ConnectionId,
     past: Past,
+    /// The head it continues.
+    continues: Option<HeadId>,
     /// Continues a stored response away from its lane: a not-found there is remembered.
     elsewhere: bool,
     scope: Digest,
@@ -274,7 +276,6 @@ impl Core {
         echo: Option<Echo>,
     ) -> Option<ConnectionId> {
         let turn = self.turns.remove(&id)?;
-        self.gates.succeeded(&turn.account);
         let head =
             echo.and_then(|echo| self.index.insert(turn.account, request, response.into(), echo, turn.past));
         let connection = self.connections.get_mut(&turn.connection)?;
@@ -289,13 +290,17 @@ impl Core {
     pub fn end(&mut self, now: Instant, id: TurnId, not_found: bool) -> Option<ConnectionId> {
         let turn = self.turns.remove(&id)?;
         if not_found && turn.elsewhere {
-            if self.unstored.len() >= MAX_UNSTORED {
-                self.unstored.clear();
-            }
-            self.unstored.insert(turn.scope);
+            self.unstore(turn.scope);
         }
         self.connections.get_mut(&turn.connection)?.handle_settled(now, id, None);
         Some(turn.connection)
+    }
+
+    /// The provider refused what this turn asked of the response it continues: nothing is asked of that again.
+    pub fn disown(&mut self, id: TurnId) {
+        if let Some(head) = self.turns.get(&id).and_then(|turn| turn.continues) {
+            self.index.remove(head);
+        }
     }
 
     /// The client of a turn is gone, or the turn moved on to another try.
@@ -314,6 +319,14 @@ impl Core {
         if let Some(head) = self.index.by_response(account, response) {
             self.index.remove(head);
         }
+    }
+
+    /// Ids of this scope are continued on their own lane only.
+    fn unstore(&mut self, scope: Digest) {
+        if self.unstored.len() >= MAX_UNSTORED {
+            self.unstored.clear();
+        }
+        self.unstored.insert(scope);
     }
 
     fn open(&mut self, now: Instant, account: Digest) -> ConnectionId {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -91,10 +91,8 @@ impl Try {
 
     /// What this try and those before it sent.
     pub(super) fn spent(&self) -> Spent {
-        Spent {
-            sent: self.spent.sent + self.sent,
-            wire: self.spent.wire + self.inbox.wire().unwrap_or_default(),
-        }
+        let (sent, wire) = self.inbox.wire().map_or((0, 0), |wire| (self.sent, wire));
+        Spent { sent: self.spent.sent + sent, wire: self.spent.wire + wire }
     }
 
     pub(super) fn is_delta(&self) -> bool {
@@ -159,16 +157,24 @@ impl Try {
     pub(super) fn fail(mut self, fault: &Fault) {
         self.ended = true;
         match fault {
-            Fault::Provider(error) => {
-                self.proxy.pool.end(self.ticket.turn, error.class == ErrorClass::NotFound);
-            }
+            Fault::Provider(error) => self.refused(error),
             _ => self.proxy.pool.abandon(self.ticket.turn),
         }
     }
 
+    /// The provider's error: the turn is over, and what it continued is not asked of again if it may be to blame.
+    fn refused(&self, error: &ProviderError) {
+        if error.status < 500 {
+            self.proxy.pool.disown(self.ticket.turn);
+        }
+        self.proxy.pool.end(self.ticket.turn, error.class == ErrorClass::NotFound);
+    }
+
     /// The whole answer as JSON.
-    pub(super) fn body(self, body: String) -> Response<Body> {
-        let mut response = Response::new(body::full(body));
+    pub(super) fn body(self, body: String, permit: OwnedSemaphorePermit) -> Response<Body> {
+        let length = HeaderValue::from(body.len());
+        let mut response = Response::new(body::keeping(body::full(body), permit));
+        response.headers_mut().insert(CONTENT_LENGTH, length);
         self.head(response.headers_mut(), "application/json");
         response
     }
@@ -238,7 +244,7 @@ impl Try {
                 let error = ProviderError::of_event(&event);
                 self.restorer.write_error(&error, out);
                 self.ended = true;
-                self.proxy.pool.end(self.ticket.turn, false);
+                self.refused(&error);
             }
             Message::Event(event) => {
                 self.hear(&event);

@@ -104,7 +104,7 @@ impl Turn {
             let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len(), spent);
             let fault = match attempt.answer().await {
                 Answer::Stream => return attempt.stream(self.permit),
-                Answer::Body(body) => return attempt.body(body),
+                Answer::Body(body) => return attempt.body(body, self.permit),
                 Answer::Fault(fault) => fault,
             };
             progress.delta = attempt.is_delta();

@@ -16,7 +16,7 @@ use crate::proto::core::gate::Refusal;
 use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, TurnId};
 use crate::proto::session::connection::{Action, Verdict};
-use crate::proto::wire::event::Event;
+use crate::proto::wire::event::{Event, EventKind};
 use crate::upstream::dial::ConnectError;
 use crate::upstream::handshake::Opened;
 use crate::upstream::heart::Heart;
@@ -25,6 +25,9 @@ use crate::upstream::socket::{Outgoing, Received, Socket};
 
 /// Wait for the close frame to go out; then the socket is dropped as it is.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// A frame that takes longer to write than this has kept its ping, and the peer's pong, waiting.
+const SLOW_WRITE: Duration = Duration::from_secs(1);
 
 /// What turns ask of a socket's task.
 #[derive(Debug)]
@@ -97,7 +100,7 @@ struct Driver<'a> {
     relief: Arc<Notify>,
     outbox: VecDeque<Outgoing>,
     /// The turn whose frame is being written, and the socket's byte count before it.
-    writing: Option<(TurnId, u64)>,
+    writing: Option<(TurnId, u64, Instant)>,
     /// Bytes written when the clock last struck.
     moved: u64,
     /// Frames behind it; as many as the socket has turns in flight.
@@ -231,7 +234,7 @@ impl Driver<'_> {
                 }
                 continue;
             }
-            self.writing = Some((turn, self.socket.bytes_written()));
+            self.writing = Some((turn, self.socket.bytes_written(), Instant::now()));
             if let Some(outlet) = self.outlets.get(&turn) {
                 // From here on it may have reached the provider.
                 outlet.sent(1);
@@ -253,11 +256,12 @@ impl Driver<'_> {
     }
 
     fn written(&mut self) {
-        let Some((turn, before)) = self.writing.take() else { return };
+        let Some((turn, before, since)) = self.writing.take() else { return };
+        let now = Instant::now();
         if let Some(outlet) = self.outlets.get(&turn) {
             outlet.sent(self.socket.bytes_written() - before);
         }
-        self.heart.lock().excused(Instant::now(), self.id);
+        self.heart.lock().written(now, self.id, turn, now.saturating_duration_since(since) >= SLOW_WRITE);
     }
 
     fn receive(&mut self, received: Received) {
@@ -273,7 +277,10 @@ impl Driver<'_> {
                 self.faulted = true;
                 self.heart.lock().refused_size(self.id);
             }
-            Received::TooLarge => self.lost(&Fault::TooBig),
+            Received::TooLarge => {
+                self.faulted = true;
+                self.heart.lock().too_large(self.id);
+            }
             Received::Closed { code, .. } => self.lost(&Fault::SocketLost(code)),
             Received::Lost(error) => {
                 tracing::debug!(connection = %self.id, error, "socket lost");
@@ -283,7 +290,14 @@ impl Driver<'_> {
     }
 
     fn deliver(&mut self, now: Instant, event: Event) {
-        let Verdict::Deliver(turn) = self.heart.lock().event(now, self.id, &event) else { return };
+        // Read before the lock is taken: a lifecycle event may carry instructions and tools.
+        let named = if event.kind() == EventKind::Created { event.response_id() } else { None };
+        let verdict = {
+            let mut core = self.heart.lock();
+            named.iter().for_each(|response| core.named(self.id, response));
+            core.event(now, self.id, &event)
+        };
+        let Verdict::Deliver(turn) = verdict else { return };
         // A turn's outlet goes when its last event has been pushed; the reader's end lives on.
         let terminal = event.kind().is_terminal();
         let Some(outlet) = self.outlets.get(&turn) else { return };

@@ -183,7 +183,7 @@ impl Inbox {
             let before = state.bytes;
             state.bytes = state.bytes.saturating_sub(event.weight());
             self.0.all.fetch_sub(before - state.bytes, Ordering::Relaxed);
-            let low = self.0.bounds.lag / 2;
+            let low = self.0.bounds.lag.min(self.0.bounds.turn) / 2;
             if before > low && state.bytes <= low {
                 self.0.relief.notify_one();
             }

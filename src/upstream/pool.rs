@@ -185,6 +185,11 @@ impl Pool {
         self.wake(connection);
     }
 
+    /// The provider refused a turn for the response it continues.
+    pub fn disown(&self, turn: TurnId) {
+        self.core().disown(turn);
+    }
+
     /// Nobody waits for a turn any more.
     pub fn abandon(&self, turn: TurnId) {
         let connection = self.core().abandon(Instant::now(), turn);

@@ -165,6 +165,12 @@ impl Core {
             Plan::Delta { new_from, .. } => Some(*new_from),
             Plan::Full { .. } => None,
         };
+        let continues = match &plan {
+            Plan::Delta { previous, .. } | Plan::Full { previous: Some(previous), .. } => {
+                self.index.by_response(account, previous)
+            }
+            Plan::Full { previous: None, .. } => None,
+        };
         if let Some(connection) = self.connections.get_mut(&seat.connection) {
             if let Some(head) = connection.lane(seat.lane).and_then(Lane::head) {
                 self.index.set_place(head, Place::Gone(Reason::LaneAdvanced));
@@ -176,8 +182,14 @@ impl Core {
                 connection.hold(turn, parent);
             }
         }
-        let record =
-            Turn { account: *account, connection: seat.connection, past, elsewhere, scope: request.scope };
+        let record = Turn {
+            account: *account,
+            connection: seat.connection,
+            past,
+            continues,
+            elsewhere,
+            scope: request.scope,
+        };
         self.turns.insert(turn, record);
         Ticket { turn, connection: seat.connection, open: seat.open, lane: seat.lane, plan }
     }

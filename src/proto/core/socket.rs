@@ -9,6 +9,7 @@ use crate::proto::core::gate::Refusal;
 use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, TurnId};
 use crate::proto::session::connection::{Action, Verdict};
+use crate::proto::session::lane::{Lane, State};
 use crate::proto::transcript::index::Place;
 use crate::proto::transcript::plan::Reason;
 use crate::proto::wire::event::Event;
@@ -65,6 +66,16 @@ impl Core {
         verdict
     }
 
+    /// The provider named a response on this socket. An id it gave before (xAI, protocol §4) means the new one from now on: what
+    /// it meant is forgotten, and ids of that scope are not used away from their lane any more.
+    pub fn named(&mut self, id: ConnectionId, response: &str) {
+        let Some(account) = self.connections.get(&id).map(|connection| *connection.account()) else { return };
+        let older = self.index.by_response(&account, response).and_then(|head| self.index.remove(head));
+        if let Some(older) = older {
+            self.unstore(older.scope());
+        }
+    }
+
     /// Something that must not be on this wire was.
     pub fn garbage(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
@@ -82,10 +93,28 @@ impl Core {
     /// The provider closed the socket because a frame was too big: that size is the limit for all that follow.
     pub fn refused_size(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            if let Some(refused) = connection.refused_frame() {
+            let refused = connection.refused_frame();
+            if let Some(refused) = refused {
                 self.limits.frame = self.limits.frame.min(refused - 1);
             }
-            connection.handle_lost(&Fault::TooBig);
+            let is_it =
+                |lane: &Lane| matches!(lane.state, State::Waiting { frame, .. } if Some(frame) == refused);
+            connection.handle_too_big(is_it, &Fault::SocketLost(Some(1009)));
+        }
+    }
+
+    /// A message was larger than we take: it was part of some answer that had begun.
+    pub fn too_large(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let begun = |lane: &Lane| matches!(lane.state, State::Streaming { .. });
+            connection.handle_too_big(begun, &Fault::SocketLost(None));
+        }
+    }
+
+    /// A turn's frame is on the wire. `slow`: it took so long that silence meant nothing.
+    pub fn written(&mut self, now: Instant, id: ConnectionId, turn: TurnId, slow: bool) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.handle_written(now, turn, slow);
         }
     }
 

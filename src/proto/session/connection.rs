@@ -227,7 +227,16 @@ impl Connection {
         true
     }
 
-    /// The frames handed over so far are on the wire: silence counts from here, however long the way up took.
+    /// A turn's frame is on the wire: its silence counts from here. After a slow way up, so does the socket's.
+    pub fn handle_written(&mut self, now: Instant, turn: TurnId, slow: bool) {
+        if slow {
+            self.health.excuse(now);
+        }
+        let lane = self.lanes.values_mut().find(|lane| lane.turn() == Some(turn));
+        lane.into_iter().for_each(|lane| lane.excuse(now));
+    }
+
+    /// Nothing could be heard until now, for a reason of ours: silence counts from here.
     pub fn handle_excused(&mut self, now: Instant) {
         self.health.excuse(now);
         for lane in self.lanes.values_mut() {
@@ -258,7 +267,7 @@ impl Connection {
         }
         let busy = lane.in_flight();
         let verdict = match lane.handle_event(now, event) {
-            Heard::Unexpected => return self.desynchronised(),
+            Heard::Unexpected => return self.unexpected(id),
             Heard::Nobody => Verdict::Drop,
             Heard::Turn(turn) => {
                 // `created` does not yet say that the parent was read; `in_progress` does (protocol §1.7).

@@ -62,6 +62,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// The scope it belongs to.
+    pub fn scope(&self) -> Digest {
+        self.scope
+    }
+
     /// True if it belongs to this scope.
     pub fn is_in(&self, scope: &Digest) -> bool {
         self.scope == *scope

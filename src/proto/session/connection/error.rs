@@ -47,6 +47,11 @@ impl Connection {
         let mut out = self.lanes.iter().filter(|(_, lane)| lane.in_flight() && !unsent(lane));
         let first = out.next().map(|(id, _)| *id)?;
         let only = out.next().is_none().then_some(first);
+        for lane in self.lanes.values_mut().filter(|lane| unsent(lane)) {
+            // Two at once could not be told apart; these have not left yet.
+            self.actions.extend(lane.turn().map(|turn| Action::Fault(turn, Fault::SocketLost(None))));
+            lane.state = State::Burnt;
+        }
         self.nameless = true;
         self.max_in_flight = 1;
         self.max_names = self.names;
@@ -88,15 +93,37 @@ impl Connection {
 
     /// The socket is gone, or never came to be: every turn on it ends with `fault`.
     pub fn handle_lost(&mut self, fault: &Fault) {
+        self.handle_too_big(|_| false, fault);
+    }
+
+    /// The socket ended over a size: the turns it was about hear that, the others that it is lost.
+    pub fn handle_too_big(&mut self, about: impl Fn(&Lane) -> bool, others: &Fault) {
         if self.phase == Phase::Closed {
             return;
         }
-        let turns = self.lanes.values().filter_map(Lane::turn);
-        self.actions.extend(turns.map(|turn| Action::Fault(turn, fault.clone())));
+        for lane in self.lanes.values() {
+            let fault = if about(lane) { Fault::TooBig } else { others.clone() };
+            self.actions.extend(lane.turn().map(|turn| Action::Fault(turn, fault)));
+        }
         for lane in self.lanes.values_mut().filter(|lane| lane.in_flight()) {
             lane.state = State::Burnt;
         }
         self.close();
+    }
+
+    /// Content on a lane that has nobody to hear it. Its name tells it apart, so only this lane is over; the socket takes no new
+    /// turns. Without names nothing tells anything apart.
+    pub(super) fn unexpected(&mut self, id: LaneId) -> Verdict {
+        if id == LaneId::Default || self.nameless {
+            return self.desynchronised();
+        }
+        self.retired = true;
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            self.actions.extend(lane.turn().map(|turn| Action::Fault(turn, Fault::SocketLost(None))));
+            lane.state = State::Burnt;
+        }
+        self.close_if_done();
+        Verdict::Drop
     }
 
     pub(super) fn desynchronised(&mut self) -> Verdict {

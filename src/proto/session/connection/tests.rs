@@ -79,7 +79,6 @@ fn what_nobody_asked_for_ends_the_socket() {
         r#"{"type":"response.created","stream_id":"agent"}"#,
         r#"{"type":"response.created","stream_id":"tw9"}"#,
         r#"{"type":"response.created"}"#,
-        r#"{"type":"response.created","stream_id":"tw1"}"#,
     ] {
         let mut socket = Socket::new(32);
         let lane = socket.send(A);
@@ -100,7 +99,35 @@ fn a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
     socket.connection.handle_settled(socket.now, A, None);
     assert!(socket.connection.reserve(socket.now, lane, B, 1));
     assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop, "never B's answer");
-    assert_eq!(socket.actions(), [Action::Fault(B, Fault::Desynchronised), Action::Close]);
+    assert_eq!(socket.actions(), [Action::Fault(B, Fault::SocketLost(None)), Action::Close]);
+}
+
+#[test]
+fn content_on_an_idle_lane_ends_that_lane_and_lets_the_neighbours_finish() {
+    let mut socket = Socket::new(32);
+    let (a, b) = (socket.send(A), socket.send(B));
+    socket.hear(a, COMPLETED);
+    socket.connection.handle_settled(socket.now, A, Some(HeadId(1)));
+    assert_eq!(socket.hear(a, r#""type":"response.output_text.delta""#), Verdict::Drop);
+    assert_eq!((socket.actions(), socket.connection.lane(a).and_then(Lane::head)), (vec![], None));
+    assert!(socket.connection.is_retired(socket.now) && !socket.connection.is_closed());
+    assert_eq!(socket.hear(b, COMPLETED), Verdict::Deliver(B));
+    socket.connection.handle_settled(socket.now, B, None);
+    assert_eq!(socket.actions(), [Action::Close]);
+}
+
+#[test]
+fn a_refused_size_is_told_to_the_turn_it_is_about() {
+    let mut socket = Socket::new(32);
+    socket.send(A);
+    let large = socket.connection.new_lane(socket.now).expect("a lane");
+    socket.connection.reserve(socket.now, large, B, 5000);
+    socket.connection.handle_send(socket.now, B);
+    let is_it = |lane: &Lane| matches!(lane.state, State::Waiting { frame: 5000, .. });
+    socket.connection.handle_too_big(is_it, &Fault::SocketLost(Some(1009)));
+    let told =
+        [Action::Fault(A, Fault::SocketLost(Some(1009))), Action::Fault(B, Fault::TooBig), Action::Close];
+    assert_eq!(socket.actions(), told);
 }
 
 #[test]
