@@ -101,7 +101,7 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 pub(crate) async fn until(about: &str, mut condition: impl FnMut() -> bool) {
     let polled = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
         }
     };
     assert!(tokio::time::timeout(PATIENCE, polled).await.is_ok(), "{about}");
