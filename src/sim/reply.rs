@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::canon::{self, Kind};
+use super::compaction::Essence;
 use super::context::{Context, Digests};
 
 /// One piece of an answer.
@@ -14,6 +15,8 @@ pub(super) enum Piece {
     Reasoning { identity: String, summary: String },
     /// An assistant's message; commentary stands before calls, everything else is the final answer.
     Message { text: String, commentary: bool },
+    /// What the context before it is replaced by.
+    Compaction(Essence),
     /// A function call, or a freeform one, whose arguments are plain text.
     Call { call_id: String, name: String, arguments: String, custom: bool },
 }
