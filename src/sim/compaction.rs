@@ -100,9 +100,7 @@ pub(super) fn threshold(body: &Value) -> Result<Option<u64>, Refusal> {
 /// # Errors
 /// The provider's 400 for a trigger that is not the last item, and for a compaction item without its content.
 pub(super) fn triggered(items: &[Value]) -> Result<bool, Refusal> {
-    if items
-        .iter()
-        .any(|item| canon::type_of(item) == "compaction" && !item["encrypted_content"].is_string())
+    if items.iter().any(|item| canon::type_of(item) == "compaction" && !item["encrypted_content"].is_string())
     {
         let message = "Missing required parameter: 'input.encrypted_content'.";
         return Err(Refusal::named("missing_required_parameter", "input", message));
@@ -168,8 +166,10 @@ mod tests {
 
     #[test]
     fn every_copy_of_a_blob_stands_for_the_same() {
-        let digests =
-            Digests { context: canon::hex(&canon::sha256(&[b"a"])), visible: canon::hex(&canon::sha256(&[b"b"])) };
+        let digests = Digests {
+            context: canon::hex(&canon::sha256(&[b"a"])),
+            visible: canon::hex(&canon::sha256(&[b"b"])),
+        };
         for covers in [true, false] {
             let essence = Essence { digests: digests.clone(), covers };
             let (one, other) = (essence.blob("done"), essence.blob("terminal"));
@@ -199,7 +199,8 @@ mod tests {
             let refusal = read(wrong.clone()).unwrap_err();
             assert_eq!((refusal.status, refusal.param), (400, Some("context_management")), "{wrong}");
         }
-        let (user, trigger) = (json!({"role": "user", "content": "a"}), json!({"type": "compaction_trigger"}));
+        let (user, trigger) =
+            (json!({"role": "user", "content": "a"}), json!({"type": "compaction_trigger"}));
         assert!(triggered(&[user.clone(), trigger.clone()]).unwrap());
         assert!(!triggered(std::slice::from_ref(&user)).unwrap());
         assert!(triggered(&[trigger, user]).is_err());

@@ -34,7 +34,9 @@ impl Item {
         let kind = Kind::of(&value);
         let essence = (kind == Kind::Compaction).then(|| Essence::of(&value));
         let identity = match kind {
-            Kind::Compaction => essence.as_ref().map_or_else(String::new, |known| known.digests.context.clone()),
+            Kind::Compaction => {
+                essence.as_ref().map_or_else(String::new, |known| known.digests.context.clone())
+            }
             Kind::Reasoning => canon::reasoning_identity(&value).unwrap_or_else(|| {
                 let id = value["id"].as_str().unwrap_or_default();
                 resolve(id).unwrap_or_else(|| format!("id:{id}"))

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{canon, compaction};
 use super::refusal::Refusal;
+use super::{canon, compaction};
 
 /// What a request came over. The two differ in a few forbidden fields only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

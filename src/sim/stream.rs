@@ -335,7 +335,8 @@ impl Writer {
     }
 
     fn compaction(&mut self, id: &str, essence: &Essence) {
-        let item = |copy: &str| json!({ "type": "compaction", "id": id, "encrypted_content": essence.blob(copy) });
+        let item =
+            |copy: &str| json!({ "type": "compaction", "id": id, "encrypted_content": essence.blob(copy) });
         self.item_event("output_item.added", id, None, json!({ "item": item("added") }), 0);
         self.item_event("compaction.compacting", id, None, json!({}), 0);
         self.finish(id, item("done"), Some(item("terminal")));

@@ -77,6 +77,13 @@ pub enum ModelItem {
         /// Digest of the call id answered.
         call_id: Option<Digest>,
     },
+    /// What the provider compacted a context to. The item stands for everything before it.
+    Compaction {
+        /// Digest of its encrypted content.
+        blob: Digest,
+        /// Digest of the id, if it has one.
+        id: Option<Digest>,
+    },
     /// Any other type: whole, id and status aside.
     Other {
         /// Digest of the whole.
@@ -139,6 +146,10 @@ pub fn model_item(key: &Key, text: &str) -> Result<ModelItem, JsonError> {
             key: item.reasoning_key(key)?,
             id: id.as_deref().map(|id| id_key(key, id)),
             think: digest(key, "text", &[item.think_text()?.as_bytes()]),
+        },
+        "compaction" if item.string("encrypted_content").is_some() => ModelItem::Compaction {
+            blob: digest(key, "compaction", &[&item.string_form("encrypted_content")?]),
+            id: id_digest,
         },
         "item_reference" => {
             ModelItem::Reference { id: id_digest, key: id.as_deref().map(|id| id_key(key, id)) }
