@@ -10,6 +10,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tailwire::app;
+use tailwire::config::ProfileName;
 use tailwire::sim::ledger::Outcome;
 use tailwire::sim::script::{Limits, Upgrade};
 use tailwire::sim::{Fault, Mishap, Moment, Transport};
@@ -82,10 +83,9 @@ async fn without_a_socket_to_be_had_turns_go_over_http() {
     assert_eq!(world.ledger().read(|book| book.upgrades_granted), 0);
 
     // One socket may be had, and it is busy.
+    let limits = Limits { sockets: Some(1), ..Limits::one_in_flight() };
     let world =
-        World::start(|_| (), |script| script.limits = Limits { sockets: Some(1), ..Limits::one_in_flight() })
-            .await;
-    Agent::new(world.proxied()).run("so that lanes are known to be none [sim text=9]").await;
+        World::start(|settings| settings.profile = ProfileName::Azure, |script| script.limits = limits).await;
     world.slow();
     let ask = |text: &'static str| {
         let mut agent = Agent::new(world.proxied());
