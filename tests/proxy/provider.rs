@@ -382,3 +382,18 @@ async fn what_is_deleted_or_cancelled_is_so_at_the_provider() {
         assert_eq!(gone.status, 404);
     }
 }
+
+#[test]
+fn every_difference_that_is_written_down_names_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/differences.md")).unwrap();
+    let named: Vec<_> = text.split('`').filter_map(|part| part.split_once("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for (module, name) in named {
+        let found = ["proxy", "faults"].into_iter().any(|suite| {
+            let source = std::fs::read_to_string(root.join(format!("tests/{suite}/{module}.rs")));
+            source.is_ok_and(|source| source.contains(&format!("fn {name}(")))
+        });
+        assert!(found, "docs/differences.md names {module}::{name}");
+    }
+}
