@@ -244,7 +244,7 @@ async fn f32_a_compacted_window_begins_a_new_conversation() {
         let window = agent.client.send(Method::POST, "/v1/responses/compact", body).await;
         assert_eq!(window.status, 200);
         windows.push(read(&window));
-        assert_eq!(window.headers.contains_key("x-tailwire"), false, "it is not a turn");
+        assert!(!window.headers.contains_key("x-tailwire"), "it is not a turn");
         agent.history = window.json()["output"].as_array().unwrap().clone();
         turns.extend(agent.run("after [sim calls=1 reasoning=1]").await);
         runs.push(turns);
