@@ -10,7 +10,7 @@ use crate::proto::wire::json::{self, JsonError, Member, Numbers};
 /// Items whose `id` and `status` are the carrier's, not the content's. Every other type counts whole; so do those where
 /// the id names the call that is answered (`local_shell_call_output`), or the status is the result (outputs of
 /// `apply_patch` and `shell`).
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "message",
     "function_call",
     "function_call_output",
@@ -22,6 +22,7 @@ const KNOWN: [&str; 11] = [
     "computer_call",
     "computer_call_output",
     "reasoning",
+    "compaction",
 ];
 
 /// Identity of a reasoning item: by its encrypted content, else by its id, else whole.
