@@ -2,7 +2,7 @@
 //!
 //! Holds digests, ids and sizes; never a credential, never content. Bounded: the oldest records go first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub struct Book {
     pub upgrades_granted: u64,
     /// Responses sockets open now.
     pub sockets_open: usize,
+    /// The same by credential (SHA-256, hexadecimal).
+    pub sockets_of: HashMap<String, usize>,
     /// HTTP requests of any kind, upgrades included.
     pub http_requests: u64,
     /// Pings received on Responses sockets.

@@ -56,6 +56,11 @@ pub struct Limits {
     pub lanes: Option<usize>,
     /// Age from which a connection answers no more requests.
     pub max_age: Duration,
+    /// Sockets that one credential may have open at once; the next upgrade is refused with 429. None by default: no
+    /// such limit is published.
+    pub sockets: Option<usize>,
+    /// Requests that one connection answers; the next is refused. None by default: no such limit is published.
+    pub requests: Option<usize>,
     /// Largest client message in bytes, decompressed; a larger one closes the connection with 1009.
     pub max_frame: usize,
 }
@@ -74,12 +79,14 @@ impl Default for Limits {
             in_flight: 16,
             lanes: Some(32),
             max_age: Duration::from_secs(60 * 60),
+            sockets: None,
+            requests: None,
             max_frame: 16 * 1024 * 1024,
         }
     }
 }
 
-/// Deviations in how events are written (protocol 1.16). All off by default.
+/// Deviations in how events and lists are written (protocol 1.16). All off by default.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a test double, not states")]
 pub struct Style {
@@ -89,6 +96,9 @@ pub struct Style {
     pub empty_output: bool,
     /// One event of a type nobody knows yet, `response.future_thing.delta`, after `response.in_progress`.
     pub future_event: bool,
+    /// `input_items` lists what a chain's earlier responses stood for as well. Which of the two readings is the
+    /// provider's is not documented.
+    pub whole_input_items: bool,
     /// Arguments of a call in a single delta (xAI).
     pub single_delta: bool,
     /// Frames after the terminal event: `codex.rate_limits`, `responsesapi.websocket_timing`, `response.metadata`.

@@ -34,6 +34,11 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
         Some(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
         None => script.upgrade.clone(),
     };
+    let open = caller.provider.ledger().read(|book| book.sockets_of.get(&credential).copied().unwrap_or(0));
+    if script.limits.sockets.is_some_and(|most| open >= most) {
+        let message = "Too many concurrent WebSocket connections.";
+        return Ok(error(StatusCode::TOO_MANY_REQUESTS, message, Some("rate_limit_exceeded")));
+    }
     match answer {
         Upgrade::Accept => {
             let options = options(&script);
