@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -82,6 +83,8 @@ pub(super) struct Line<S> {
     traffic: Arc<Traffic>,
     patience: Patience,
     framing: Framing,
+    /// What came while hyper was not listening.
+    ahead: BytesMut,
     /// The client will say no more.
     ended: bool,
     /// Bytes are on their way to the client that it has not taken.
@@ -98,6 +101,7 @@ impl<S> Line<S> {
             traffic,
             patience,
             framing: Framing::new(),
+            ahead: BytesMut::new(),
             ended: false,
             owing: false,
             held: None,
@@ -137,6 +141,37 @@ impl<S> Line<S> {
 }
 
 impl<S: AsyncRead + Unpin> Line<S> {
+    /// Reads what the client says, or that it will say no more.
+    fn poll_hear(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        if self.traffic.switched.load(Ordering::Acquire) {
+            self.framing.end();
+        }
+        self.ended = buffer.filled().len() == before && buffer.remaining() > 0;
+        self.framing.follow(&mut buffer.filled_mut()[before..]);
+        Poll::Ready(Ok(()))
+    }
+
+    /// hyper does not listen while the next request waits in its buffer, and so would not hear that the client left.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.traffic.is_busy() || self.framing.is_opaque() || !self.framing.at_rest() {
+            return Ok(());
+        }
+        let mut piece = [0; 1024];
+        while !self.ended && self.framing.at_rest() && self.ahead.len() < AHEAD {
+            let mut piece = ReadBuf::new(&mut piece);
+            if self.poll_hear(cx, &mut piece)?.is_pending() {
+                return Ok(());
+            }
+            self.ahead.extend_from_slice(piece.filled());
+        }
+        if self.ended && self.framing.at_rest() && self.poll_held(cx).is_ready() && self.traffic.is_busy() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
     /// Takes what is left of a refused request. Closing with it unread would reset the connection, and the refusal
     /// would be lost on its way (RFC 9112 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -164,24 +199,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &mut *self;
+        if !line.ahead.is_empty() {
+            let length = line.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&line.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         if !line.ended {
-            let before = buffer.filled().len();
-            ready!(Pin::new(&mut line.inner).poll_read(cx, buffer))?;
-            if line.traffic.switched.load(Ordering::Acquire) {
-                line.framing.end();
-            }
-            let fresh = &mut buffer.filled_mut()[before..];
-            if !fresh.is_empty() {
-                line.framing.follow(fresh);
+            ready!(line.poll_hear(cx, buffer))?;
+            if !line.ended {
                 return Poll::Ready(Ok(()));
             }
-            line.ended = buffer.remaining() > 0;
         }
         line.poll_held(cx).map(Ok)
     }
 }
 
-impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for Line<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.wrote(cx, written)
@@ -205,7 +238,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for Line<S> {
         if std::mem::take(&mut self.owing) && self.ended {
             self.traffic.reader.wake();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.poll_ahead(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -221,4 +254,6 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for Line<S> {
 
 /// How long a client that was refused may go on sending before it is cut off.
 const LINGER: Duration = Duration::from_secs(5);
+/// Bytes that are taken of a client's next requests before their turn.
+const AHEAD: usize = 64 << 10;
 const SCRAP: usize = 16 << 10;

@@ -263,7 +263,7 @@ mod tests {
             (Problem::from(&UploadError::TooLong), 408, "tailwire_upload_timeout"),
             (Problem::from(&UploadError::TooLarge(9)), 413, "tailwire_body_too_large"),
             (Problem::from(&UploadError::Unsupported("x".into())), 415, "tailwire_unsupported_encoding"),
-            (Problem::from(&Flaw::Coding), 501, "tailwire_unsupported_encoding"),
+            (Problem::from(&Flaw::Coding), 400, "tailwire_bad_framing"),
             (Problem::from(&Flaw::Connection), 400, "tailwire_bad_connection"),
             (Problem::from(&Flaw::Expectation), 417, "tailwire_expectation"),
             (Problem::from(&Flaw::Host), 400, "tailwire_bad_host"),
