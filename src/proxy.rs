@@ -73,7 +73,8 @@ impl Proxy {
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        if let Some(flaw) = message::flaw(&request, self.settings.limits.headers) {
+        let limits = &self.settings.limits;
+        if let Some(flaw) = message::flaw(&request, limits.head, limits.headers) {
             return Problem::from(&flaw).refusal(request.version());
         }
         if tunnel::asked(&request) {

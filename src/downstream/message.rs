@@ -26,16 +26,23 @@ pub enum Flaw {
     /// A target that the method cannot have, or one with a user name or password (RFC 9112 3.2, RFC 9110 4.2.4).
     #[error("The request target is not a path or a URL without credentials.")]
     Target,
+    /// A head of more bytes than this.
+    #[error("The request's head is larger than {0} bytes.")]
+    TooLarge(usize),
     /// More headers than this.
     #[error("The request has more than {0} headers.")]
     TooMany(usize),
 }
 
-/// The first flaw of a request, if it has one; at most `most` headers are allowed.
+/// The first flaw of a request, if it has one; its head may have at most so many bytes and headers.
 #[must_use]
-pub fn flaw<B: Body>(request: &Request<B>, most: usize) -> Option<Flaw> {
+pub fn flaw<B: Body>(request: &Request<B>, bytes: usize, most: usize) -> Option<Flaw> {
     let headers = request.headers();
-    // hyper counts HTTP/1.1's itself, and HTTP/2's in bytes only.
+    // hyper counts HTTP/2's in bytes only, and bounds HTTP/1.1's bytes by what its buffer happens to hold.
+    let sizes = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+    if sizes.sum::<usize>() + request.uri().path().len() > bytes {
+        return Some(Flaw::TooLarge(bytes));
+    }
     if headers.len() > most {
         return Some(Flaw::TooMany(most));
     }
@@ -100,7 +107,7 @@ mod tests {
     fn flaw_of(method: &str, uri: &str, version: Version, headers: &[(&str, &str)]) -> Option<Flaw> {
         let request = Request::builder().method(method).uri(uri).version(version);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        flaw(&request.body(Empty::<&[u8]>::new()).unwrap(), 4)
+        flaw(&request.body(Empty::<&[u8]>::new()).unwrap(), 200, 4)
     }
 
     #[test]
@@ -140,6 +147,9 @@ mod tests {
                 "{method} {uri} {headers:?}"
             );
         }
+        let long = ("x-long", "x".repeat(200));
+        let long = flaw_of("GET", "/", Version::HTTP_11, &[host, (long.0, &long.1)]);
+        assert_eq!(long, Some(Flaw::TooLarge(200)));
         assert_eq!(flaw_of("GET", "/", Version::HTTP_10, &[]), None);
         assert_eq!(flaw_of("GET", "http://a/", Version::HTTP_2, &[]), None);
         assert_eq!(flaw_of("GET", "http://a/", Version::HTTP_2, &[("host", "A")]), None);

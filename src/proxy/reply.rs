@@ -131,16 +131,9 @@ impl From<&UploadError> for Problem {
                 "tailwire_truncated_body",
                 "The request body ended before it was complete.".to_owned(),
             ),
-            UploadError::Unsupported(coding) => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "tailwire_unsupported_encoding",
-                format!(
-                    "Content-Encoding {coding:?} is not supported; send gzip, deflate, br, zstd or identity."
-                ),
-            ),
         };
         let param = match error {
-            UploadError::Corrupt(_) | UploadError::Unsupported(_) => Some("content-encoding"),
+            UploadError::Corrupt(_) => Some("content-encoding"),
             _ => None,
         };
         Self { param, ..Self::new(status, code, message) }
@@ -150,15 +143,16 @@ impl From<&UploadError> for Problem {
 impl From<&Flaw> for Problem {
     fn from(flaw: &Flaw) -> Self {
         let (status, code, param) = match flaw {
-            Flaw::Coding => {
-                (StatusCode::NOT_IMPLEMENTED, "tailwire_unsupported_encoding", "transfer-encoding")
-            }
+            Flaw::Coding => (StatusCode::BAD_REQUEST, "tailwire_bad_framing", "transfer-encoding"),
             Flaw::Connection => (StatusCode::BAD_REQUEST, "tailwire_bad_connection", "connection"),
             Flaw::Expectation => (StatusCode::EXPECTATION_FAILED, "tailwire_expectation", "expect"),
             Flaw::Host => (StatusCode::BAD_REQUEST, "tailwire_bad_host", "host"),
             Flaw::Target => {
-                let problem = Self::new(StatusCode::BAD_REQUEST, "tailwire_bad_target", flaw.to_string());
-                return problem;
+                return Self::new(StatusCode::BAD_REQUEST, "tailwire_bad_target", flaw.to_string());
+            }
+            Flaw::TooLarge(_) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Self::new(status, "tailwire_head_too_large", flaw.to_string());
             }
             Flaw::TooMany(_) => {
                 let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -262,12 +256,12 @@ mod tests {
             (Problem::from(&UploadError::Stalled), 408, "tailwire_upload_stalled"),
             (Problem::from(&UploadError::TooLong), 408, "tailwire_upload_timeout"),
             (Problem::from(&UploadError::TooLarge(9)), 413, "tailwire_body_too_large"),
-            (Problem::from(&UploadError::Unsupported("x".into())), 415, "tailwire_unsupported_encoding"),
             (Problem::from(&Flaw::Coding), 400, "tailwire_bad_framing"),
             (Problem::from(&Flaw::Connection), 400, "tailwire_bad_connection"),
             (Problem::from(&Flaw::Expectation), 417, "tailwire_expectation"),
             (Problem::from(&Flaw::Host), 400, "tailwire_bad_host"),
             (Problem::from(&Flaw::Target), 400, "tailwire_bad_target"),
+            (Problem::from(&Flaw::TooLarge(9)), 431, "tailwire_head_too_large"),
             (Problem::from(&Flaw::TooMany(9)), 431, "tailwire_too_many_headers"),
             (Problem::from(&SendError::Broken("x".into())), 502, "tailwire_upstream_unreachable"),
             (Problem::from(&SendError::Connect("x".into())), 502, "tailwire_upstream_unreachable"),

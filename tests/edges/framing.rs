@@ -220,3 +220,34 @@ async fn a_websocket_request_with_a_body_is_no_tunnel() {
     let heard = upstream.wait(|heard| heard.contains(BODY)).await;
     assert!(!heard.contains("upgrade"), "{heard}");
 }
+
+/// A coding of ours that is broken is refused, one we do not know is the provider's to judge, and layers are undone.
+#[tokio::test]
+async fn content_codings_are_undone_or_left_alone() {
+    let world = World::start(|settings| settings.limits.body = 1 << 20, |_| ()).await;
+    let packed = zstd::stream::encode_all(BODY.as_bytes(), 3).unwrap();
+    let twice = zstd::stream::encode_all(&*packed, 3).unwrap();
+    let bomb =
+        zstd::stream::encode_all(&*zstd::stream::encode_all(&*vec![b' '; 64 << 20], 3).unwrap(), 3).unwrap();
+    assert!(bomb.len() < 10_000);
+    for (coding, body, status, told) in [
+        ("zstd", &*packed, 200, "plan=full"),
+        ("zstd, zstd", &*twice, 200, "plan=full"),
+        ("identity", BODY.as_bytes(), 200, "plan=full"),
+        ("zstd, zstd", &*bomb, 413, ""),
+        ("zstd", &packed[..packed.len() - 3], 400, ""),
+        ("gzip", BODY.as_bytes(), 400, ""),
+        ("snappy", BODY.as_bytes(), 415, "plan=http; reason=not-understood"),
+        ("zstd, snappy", &*packed, 415, "plan=http; reason=not-understood"),
+        ("zstd,zstd,zstd,zstd,zstd", BODY.as_bytes(), 415, "plan=http; reason=not-understood"),
+    ] {
+        let length = body.len();
+        let head = format!(
+            "POST /v1/responses HTTP/1.1\r\n{WHO}content-encoding: {coding}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        let mut caller = Caller::saying(world.proxy.addr, [head.as_bytes(), body].concat()).await;
+        let answer = caller.hear().await;
+        assert_eq!(answer.status, status, "{coding}: {answer:?}");
+        assert!(answer.header("x-tailwire").unwrap_or_default().starts_with(told), "{coding}: {answer:?}");
+    }
+}

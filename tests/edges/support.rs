@@ -35,6 +35,7 @@ pub(crate) fn chunks(size: usize) -> String {
 /// The answer to [`BODY`] on either way.
 pub(crate) fn assert_answered(path: &str, answer: &Answer) {
     assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    assert!(answer.header("content-length").is_some(), "{path}: {answer:?}");
     let body = answer.json();
     match path {
         "/v1/responses" => assert_eq!(body["status"], "completed", "{answer:?}"),
