@@ -69,22 +69,26 @@ impl Peer {
 
     /// The next frame that is no formality; none once the connection has ended. Settings and pings are answered.
     async fn hear(&mut self) -> Option<Frame> {
-        loop {
-            let mut head = [0; 9];
-            soon(self.stream.read_exact(&mut head)).await.ok()?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            soon(self.stream.read_exact(&mut payload)).await.ok()?;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            match (head[3], head[4] & 1) {
-                (SETTINGS, 0) => drop(self.send(SETTINGS, 1, 0, &[]).await),
-                (PING, 0) => drop(self.send(PING, 1, 0, &payload).await),
-                (HEADERS | DATA | RST_STREAM | GOAWAY, _) => {
-                    return Some(Frame { kind: head[3], flags: head[4], stream, payload });
+        // Pings alone keep nobody waiting for ever.
+        soon(async {
+            loop {
+                let mut head = [0; 9];
+                self.stream.read_exact(&mut head).await.ok()?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; usize::try_from(length).unwrap()];
+                self.stream.read_exact(&mut payload).await.ok()?;
+                let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                match (head[3], head[4] & 1) {
+                    (SETTINGS, 0) => drop(self.send(SETTINGS, 1, 0, &[]).await),
+                    (PING, 0) => drop(self.send(PING, 1, 0, &payload).await),
+                    (HEADERS | DATA | RST_STREAM | GOAWAY, _) => {
+                        return Some(Frame { kind: head[3], flags: head[4], stream, payload });
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
+        })
+        .await
     }
 
     /// What ends a stream: the bytes of its answer, or the code it was reset with.
