@@ -190,8 +190,12 @@ fn listen_limits(settings: &Settings) -> listen::Limits {
     listen::Limits {
         connections: u32::try_from(settings.limits.connections).unwrap_or(u32::MAX),
         header_timeout: settings.timeouts.header,
+        header_bytes: settings.limits.head,
+        headers: settings.limits.headers,
+        streams: u32::try_from(settings.limits.streams).unwrap_or(u32::MAX),
+        half_close: settings.timeouts.half_close,
+        unread: settings.timeouts.unread,
         grace: settings.timeouts.drain,
-        ..listen::Limits::default()
     }
 }
 
