@@ -308,9 +308,9 @@ impl Connection {
             self.close_if_done();
             return before.map(|head| (id, head));
         }
-        lane.state = State::Skipping;
-        self.health.abandon(now);
-        if !self.has_listeners() {
+        lane.state = State::Skipping { since: now };
+        // One whose last event is there but not yet read listens still.
+        if !self.has_listeners() && !self.is_settling() {
             self.close();
         }
         None
@@ -342,9 +342,7 @@ impl Connection {
             self.retired = true;
             self.actions.push_back(Action::Fault(turn, Fault::Silent));
         }
-        if self.health.grace_is_over(now, limits) {
-            self.retired |= self.lanes.values().any(|lane| lane.state == State::Skipping);
-        }
+        self.retired |= self.lanes.values().any(|lane| lane.grace_ends(limits).is_some_and(|at| now >= at));
         let rested = self.in_flight() == 0 && self.health.is_rested(now, limits);
         self.retired |= rested || self.health.is_old(now);
         self.close_if_done();
@@ -363,7 +361,10 @@ impl Connection {
             return None;
         }
         let clocks = self.health.due(limits, self.retired, self.in_flight() > 0);
-        self.lanes.values().filter_map(|lane| lane.due(limits)).chain([clocks]).min()
+        // A grace's end retires the socket, which happens once.
+        let grace = |lane: &Lane| if self.retired { None } else { lane.grace_ends(limits) };
+        let due = self.lanes.values().flat_map(|lane| [lane.due(limits), grace(lane)]).flatten();
+        due.chain([clocks]).min()
     }
 
     // ---- inside
@@ -372,9 +373,12 @@ impl Connection {
         self.lanes.values().any(|lane| lane.turn().is_some())
     }
 
+    fn is_settling(&self) -> bool {
+        self.lanes.values().any(|lane| matches!(lane.state, State::Settling { .. }))
+    }
+
     fn close_if_done(&mut self) {
-        let settling = |lane: &Lane| matches!(lane.state, State::Settling { .. });
-        if self.retired && !self.has_listeners() && !self.lanes.values().any(settling) {
+        if self.retired && !self.has_listeners() && !self.is_settling() {
             self.close();
         }
     }
