@@ -23,7 +23,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::support::{Agent, Answer, Version, Width, World, exchange, ms, open, request, script, until, within};
+use crate::support::{
+    Agent, Answer, Version, Width, World, exchange, ms, open, request, script, until, within,
+};
 use crate::wire::Wire;
 
 /// How far the turn had come when its client left.
@@ -83,7 +85,8 @@ impl Cell {
                 for way in [Way::Close, Way::HalfClose, Way::Reset] {
                     for stream in [true, false] {
                         // Half a close differs to the listener alone; without lanes the others are on sockets of their own.
-                        let same = way == Way::HalfClose || (width == Width::Single && stream != (way == Way::Close));
+                        let same = way == Way::HalfClose
+                            || (width == Width::Single && stream != (way == Way::Close));
                         if same && company != Company::Alone {
                             continue;
                         }
@@ -102,7 +105,8 @@ impl Cell {
 
     /// The provider is at work for the turn, on a socket that somebody else listens on.
     fn is_shared(self) -> bool {
-        let elsewhere = [Phase::Uploading, Phase::WaitingForASocket, Phase::AfterTheTerminal, Phase::Fallback];
+        let elsewhere =
+            [Phase::Uploading, Phase::WaitingForASocket, Phase::AfterTheTerminal, Phase::Fallback];
         self.company == Company::Reader && self.width == Width::Lanes && !elsewhere.contains(&self.phase)
     }
 
@@ -288,11 +292,13 @@ impl Scene {
                 return (client, None);
             }
             Phase::MidText | Phase::MidArguments | Phase::Fallback => {
-                self.wait("under way", |book| book.turns.get(known).is_some_and(|turn| turn.tokens > 0)).await;
+                self.wait("under way", |book| book.turns.get(known).is_some_and(|turn| turn.tokens > 0))
+                    .await;
             }
             Phase::AfterTheTerminal => {
                 let done = Outcome::Ended(Ending::Completed);
-                self.wait("done", |book| book.turns.get(known).is_some_and(|turn| turn.outcome == done)).await;
+                self.wait("done", |book| book.turns.get(known).is_some_and(|turn| turn.outcome == done))
+                    .await;
                 until(&self.about, || proxy.turns().1 == usize::from(self.cell.is_unread())).await;
             }
             _ => self.wait("in its phase", |book| book.mishaps == mishaps).await,
@@ -306,7 +312,7 @@ impl Scene {
     }
 
     /// Somebody else, in mid-answer; where the leaver is, if there are lanes.
-    async fn join(&self, leaver: Option<usize>) -> (Agent, usize, JoinHandle<Answer>) {
+    async fn join(&self, leaver: Option<usize>) -> Other {
         let mut agent = Agent::new("key", "other", true);
         agent.ask(if self.cell.company == Company::Reader { NEIGHBOURLY.0 } else { "text=40000" });
         let known = self.know(|book| book.turns.len());
@@ -321,7 +327,7 @@ impl Scene {
             until(&self.about, || self.world.proxy.turns() == (2, 2)).await;
             let sockets = if self.cell.width == Width::Lanes { 1 } else { 2 };
             assert_eq!(self.world.proxy.sockets(), sockets, "{}", self.about);
-            return (agent, known, reading);
+            return Other { agent, turn: known, reading: Some(reading) };
         }
         self.wait("the other", |book| book.turns.get(known).is_some_and(|turn| turn.tokens > 0)).await;
         let shares = self.cell.width == Width::Lanes && self.cell.phase != Phase::Fallback;
@@ -329,7 +335,47 @@ impl Scene {
             let place = |turn: usize| self.know(|book| book.turns[turn].connection);
             assert_eq!(place(leaver), place(known), "{}: on one socket", self.about);
         }
-        (agent, known, reading)
+        Other { agent, turn: known, reading: Some(reading) }
+    }
+
+    /// The other leaves as well, before the one whose cell this is.
+    async fn depart(&self, other: &mut Other) {
+        self.world.sim.provider.ledger().leave(other.turn);
+        other.reading.take().unwrap().abort();
+        let abandoned = &self.world.proxy.metrics().turns_abandoned;
+        until(&self.about, || abandoned.value() == 1).await;
+    }
+
+    /// The other's answer is right, or was not generated for long; returns what was generated for nobody.
+    async fn assert_other(&self, other: &mut Other) -> u64 {
+        let waiting = self.cell.phase == Phase::WaitingForASocket;
+        let Some(reading) = other.reading.take() else {
+            other.agent.unask();
+            return if waiting { 0 } else { self.assert_stopped(other.turn, NOTICED).await };
+        };
+        let answer = within("the neighbour's answer", reading).await.unwrap();
+        let response = self.world.assert_right(&other.agent, &answer, &self.about).await;
+        other.agent.take(&response);
+        let ended = Outcome::Ended(Ending::Completed);
+        self.know(|book| assert_eq!(book.turns[other.turn].outcome, ended, "{}", self.about));
+        0
+    }
+
+    /// What the proxy counted, and what the provider saw of the turn at all.
+    async fn assert_counted(&self, record: Option<usize>) {
+        let (phase, company) = (self.cell.phase, self.cell.company);
+        let no_try = [Phase::Uploading, Phase::Fallback].contains(&phase)
+            || (phase == Phase::AfterTheTerminal && !self.cell.is_unread());
+        let leavers = u64::from(!no_try) + u64::from(company == Company::Leaver);
+        let abandoned = &self.world.proxy.metrics().turns_abandoned;
+        until(&format!("{}: abandoned", self.about), || abandoned.value() == leavers).await;
+        if phase == Phase::WaitingForASocket {
+            let turns = self.know(|book| book.turns.len());
+            assert_eq!(turns, usize::from(company == Company::Reader), "{}: sent for nobody", self.about);
+        }
+        if phase == Phase::Fallback {
+            self.know(|book| assert_eq!(book.turns[record.unwrap()].transport, Transport::Http));
+        }
     }
 
     /// What the provider did for a client that had left.
@@ -370,77 +416,48 @@ impl Drop for Held {
     }
 }
 
+/// Somebody else's turn, and who reads it, if anybody does.
+struct Other {
+    agent: Agent,
+    turn: usize,
+    reading: Option<JoinHandle<Answer>>,
+}
+
 /// One cell of the table; returns what was generated for nobody.
 async fn leave(cell: Cell) -> u64 {
     let mut scene = Scene::start(cell).await;
-    let alone = cell.phase == Phase::WaitingForASocket;
-    if !alone {
+    if cell.phase != Phase::WaitingForASocket {
         let about = scene.about.clone();
         scene.leaver.turn(&scene.world, "text=20", &about).await;
     }
     let (client, record) = scene.reach().await;
-    let other = if cell.company == Company::Alone { None } else { Some(scene.join(record).await) };
-    let (proxy, ledger) = (&scene.world.proxy, scene.world.sim.provider.ledger());
+    let mut other = if cell.company == Company::Alone { None } else { Some(scene.join(record).await) };
     let rungs = scene.world.rungs();
-
-    let mut others = None;
-    match other {
-        Some((agent, turn, reading)) if cell.company == Company::Leaver => {
-            ledger.leave(turn);
-            reading.abort();
-            until(&scene.about, || proxy.metrics().turns_abandoned.value() == 1).await;
-            others = Some((agent, turn, None));
-        }
-        Some((agent, turn, reading)) => others = Some((agent, turn, Some(reading))),
-        None => {}
+    if let Some(other) = other.as_mut().filter(|_| cell.company == Company::Leaver) {
+        scene.depart(other).await;
     }
+    let (proxy, ledger) = (&scene.world.proxy, scene.world.sim.provider.ledger());
     record.into_iter().for_each(|record| ledger.leave(record));
     client.leave(cell.way).await;
     let served = usize::from(cell.company == Company::Reader);
     until(&format!("{}: its place is free", scene.about), || proxy.turns().0 <= served).await;
     scene.wire.release();
 
-    let mut wasted = 0;
     let over = record.filter(|_| cell.phase != Phase::AfterTheTerminal);
+    let mut wasted = 0;
     if let Some(record) = over.filter(|_| !cell.is_shared()) {
         wasted = scene.assert_stopped(record, NOTICED).await;
     }
     let mut agents = vec![scene.leaver.clone()];
-    match others {
-        Some((mut agent, turn, Some(reading))) => {
-            if cell.phase == Phase::WaitingForASocket {
-                scene.wait("the other", |book| book.turns.len() == 1).await;
-            }
-            let answer = within("the neighbour's answer", reading).await.unwrap();
-            let response = scene.world.assert_right(&agent, &answer, &scene.about).await;
-            agent.take(&response);
-            agents.push(agent);
-            // The socket is closed with the last turn that is listened to, and the abandoned one with it.
-            if let Some(record) = over.filter(|_| cell.is_shared()) {
-                wasted = scene.assert_stopped(record, NEIGHBOURLY.1 + NOTICED).await;
-            }
-            scene.know(|book| assert_eq!(book.turns[turn].outcome, Outcome::Ended(Ending::Completed)));
-        }
-        Some((agent, turn, None)) => {
-            if cell.phase != Phase::WaitingForASocket {
-                wasted += scene.assert_stopped(turn, NOTICED).await;
-            }
-            let mut agent = agent;
-            agent.unask();
-            agents.push(agent);
-        }
-        None => {}
+    if let Some(mut other) = other {
+        wasted += scene.assert_other(&mut other).await;
+        agents.push(other.agent);
     }
-    if alone && cell.company != Company::Reader {
-        assert_eq!(scene.know(|book| book.turns.len()), 0, "{}: a frame that nobody waits for", scene.about);
+    // The socket is closed with the last turn that is listened to, and the abandoned one with it.
+    if let Some(record) = over.filter(|_| cell.is_shared()) {
+        wasted = scene.assert_stopped(record, NEIGHBOURLY.1 + NOTICED).await;
     }
-    let tries = [Phase::Uploading, Phase::Fallback].contains(&cell.phase)
-        || (cell.phase == Phase::AfterTheTerminal && !cell.is_unread());
-    let abandoned = u64::from(!tries) + u64::from(cell.company == Company::Leaver);
-    until(&format!("{}: abandoned", scene.about), || proxy.metrics().turns_abandoned.value() == abandoned).await;
-    if cell.phase == Phase::Fallback {
-        scene.know(|book| assert_eq!(book.turns[record.unwrap()].transport, Transport::Http));
-    }
+    scene.assert_counted(record).await;
 
     scene.pace(0.0);
     for agent in &mut agents {
@@ -449,8 +466,7 @@ async fn leave(cell: Cell) -> u64 {
     assert_eq!(scene.world.rungs(), rungs, "{}: nothing more had to be repeated", scene.about);
     // Without lanes, an answer that nobody read keeps its socket as any idle head does.
     let unseen = usize::from(cell.phase == Phase::AfterTheTerminal && !cell.is_unread());
-    let most = if cell.width == Width::Lanes { 1 } else { agents.len() + unseen };
-    scene.assert_clean(most).await;
+    scene.assert_clean(if cell.width == Width::Lanes { 1 } else { agents.len() + unseen }).await;
     wasted
 }
 
@@ -458,7 +474,8 @@ async fn leave(cell: Cell) -> u64 {
 async fn leave_in(phase: Phase) {
     let cells = Cell::all(phase);
     let count = cells.len();
-    let runs = stream::iter(cells).map(|cell| async move { (cell, tokio::spawn(leave(cell)).await.unwrap()) });
+    let runs =
+        stream::iter(cells).map(|cell| async move { (cell, tokio::spawn(leave(cell)).await.unwrap()) });
     let wasted: Vec<(Cell, u64)> = runs.buffer_unordered(4).collect().await;
     let worst = wasted.iter().max_by_key(|(_, wasted)| *wasted).unwrap();
     println!("{phase:?}: {count} cells, at most {} tokens for nobody ({:?})", worst.1, worst.0);

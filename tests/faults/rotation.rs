@@ -259,7 +259,8 @@ async fn f40_a_socket_that_grows_old_is_left_turn_by_turn_and_nobody_is_cut() {
         let reading = under_way(&world, &reader).await;
         // Slow again, and still under way when the others have moved.
         world.sim.provider.script(|script| script.speed = 20.0);
-        let mut agents = [("one", false), ("two", true)].map(|(name, stream)| Agent::new("key", name, stream));
+        let mut agents =
+            [("one", false), ("two", true)].map(|(name, stream)| Agent::new("key", name, stream));
         for agent in &mut agents {
             agent.turn(&world, "text=4", &about).await;
         }
@@ -356,7 +357,8 @@ async fn f47_a_socket_that_died_in_a_long_gap_costs_each_conversation_one_resend
                 let most = if width == Width::Lanes { 1 } else { 2 };
                 assert!(same == 0 && http == 0 && new <= most, "{about}: {:?}", world.rungs());
                 let known = world.sim.provider.ledger().read(|book| {
-                    let done = |turn: &&sim::ledger::Record| turn.outcome == Outcome::Ended(Ending::Completed);
+                    let done =
+                        |turn: &&sim::ledger::Record| turn.outcome == Outcome::Ended(Ending::Completed);
                     book.turns.iter().filter(done).count()
                 });
                 assert_eq!(known, 8, "{about}: nothing was generated twice");

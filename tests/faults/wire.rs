@@ -89,7 +89,8 @@ async fn carry(mut near: TcpStream, provider: SocketAddr, number: u64, mut state
     let mut far = TcpStream::connect(provider).await.unwrap();
     near.set_nodelay(true).unwrap();
     far.set_nodelay(true).unwrap();
-    let died = async { state.wait_for(|state| number < state.dead.0).await.ok().and_then(|state| state.dead.1) };
+    let died =
+        async { state.wait_for(|state| number < state.dead.0).await.ok().and_then(|state| state.dead.1) };
     let death = tokio::select! {
         _ = copy_bidirectional(&mut near, &mut far) => return,
         death = died => death,

@@ -13,6 +13,8 @@ use crate::proto::session::Limits;
 use crate::proto::transcript::echo::Listener;
 use crate::proto::wire::event::Event;
 
+mod clock;
+
 struct Heart {
     core: Core,
     now: Instant,

@@ -271,7 +271,10 @@ fn each_abandoned_turn_has_a_grace_of_its_own() {
     assert!(socket.connection.accepts(socket.now), "B left three seconds after A");
     socket.wait(Duration::from_secs(1));
     assert!(!socket.connection.accepts(socket.now) && !socket.connection.is_closed());
-    assert!(socket.connection.poll_timeout(&socket.limits).is_some_and(|at| at > socket.now), "it is over once");
+    assert!(
+        socket.connection.poll_timeout(&socket.limits).is_some_and(|at| at > socket.now),
+        "it is over once"
+    );
     assert_eq!(socket.hear(b, CREATED), Verdict::Drop);
     assert_eq!(socket.hear(c, COMPLETED), Verdict::Deliver(C));
     socket.connection.handle_settled(socket.now, C, None);
