@@ -225,7 +225,9 @@ impl Scene {
         let sim = sim::Running::start(script(cell.width)).await.unwrap();
         let wire = Wire::before(sim.addr).await;
         let tune = |settings: &mut Settings| {
-            settings.timeouts.abandon_grace = ms(100);
+            // Where nobody else listens there is none: that generation stops at once is not the grace's doing.
+            let grace = if cell.is_shared() { ms(100) } else { ms(3_600_000) };
+            settings.timeouts.abandon_grace = grace;
             // An answer that waits for its reader must not keep others off the socket.
             settings.limits.lag = settings.limits.turn_buffer;
         };

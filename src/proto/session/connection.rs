@@ -301,16 +301,20 @@ impl Connection {
     /// The turn's client is gone. A socket nobody listens to is closed, so that generation stops as over REST.
     pub fn handle_abandoned(&mut self, now: Instant, turn: TurnId) -> Option<(LaneId, HeadId)> {
         self.release(turn);
-        let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.turn() == Some(turn))?;
+        let settling = State::Settling { turn };
+        let theirs = |lane: &Lane| lane.turn() == Some(turn) || lane.state == settling;
+        let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| theirs(lane))?;
         let id = *id;
         if let State::Waiting { before, sent: false, .. } = lane.state {
             lane.state = State::Idle { head: before };
             self.close_if_done();
             return before.map(|head| (id, head));
         }
-        lane.state = State::Skipping { since: now };
+        lane.state =
+            if lane.state == settling { State::Idle { head: None } } else { State::Skipping { since: now } };
         // One whose last event is there but not yet read listens still.
-        if !self.has_listeners() && !self.is_settling() {
+        let listened = self.has_listeners() || self.is_settling();
+        if !listened && self.lanes.values().any(|lane| matches!(lane.state, State::Skipping { .. })) {
             self.close();
         }
         None

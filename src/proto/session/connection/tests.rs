@@ -293,6 +293,22 @@ fn a_turn_whose_ending_is_not_yet_read_listens_still() {
     assert_eq!(socket.hear(b, CREATED), Verdict::Drop);
     socket.wait(socket.limits.abandon_grace);
     assert_eq!(socket.actions(), [Action::Close], "but B is read for no longer than its grace");
+
+    let mut unread = Socket::new(32);
+    let a = unread.send(A);
+    unread.send(B);
+    unread.hear(a, COMPLETED);
+    unread.connection.handle_abandoned(unread.now, B);
+    assert_eq!(unread.actions(), []);
+    assert_eq!(unread.connection.handle_abandoned(unread.now, A), None);
+    assert_eq!(unread.actions(), [Action::Close], "A never read it, and nobody listens to B");
+
+    let mut done = Socket::new(32);
+    let a = done.send(A);
+    done.hear(a, COMPLETED);
+    assert_eq!(done.connection.handle_abandoned(done.now, A), None);
+    assert_eq!(done.actions(), [], "nothing is generated: the socket serves on");
+    assert!(done.connection.lane(a).is_some_and(Lane::is_empty), "and remembers nothing of A");
 }
 
 #[test]
