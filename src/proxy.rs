@@ -117,6 +117,11 @@ impl Proxy {
         &self.metrics
     }
 
+    /// Turns under way: clients that are uploading, waiting or reading.
+    pub fn turns(&self) -> usize {
+        self.settings.limits.turns - self.turns.available_permits()
+    }
+
     /// The sockets.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

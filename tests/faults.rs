@@ -17,3 +17,5 @@ mod slow;
 mod support;
 #[path = "faults/upgrade.rs"]
 mod upgrade;
+#[path = "faults/wire.rs"]
+mod wire;

@@ -44,6 +44,16 @@ impl Ledger {
         outcome
     }
 
+    /// The client of a turn leaves now: what is generated from here on, nobody wants. `turn` is its place among the
+    /// records.
+    pub fn leave(&self, turn: usize) {
+        self.write(|book| {
+            if let Some(record) = book.turns.get_mut(turn) {
+                record.left_at.get_or_insert(record.tokens);
+            }
+        });
+    }
+
     /// Opens a turn's record. Dropping the entry before it has ended records the turn as cancelled.
     pub(super) fn open(&self, record: Record) -> Entry {
         let number = self.write(|book| {
@@ -144,6 +154,8 @@ pub struct Record {
     pub items: usize,
     /// Tokens generated so far.
     pub tokens: u64,
+    /// Tokens generated when its client left; set by [`Ledger::leave`].
+    pub left_at: Option<u64>,
     /// Where it stands.
     pub outcome: Outcome,
 }
@@ -170,8 +182,15 @@ impl Record {
             wire,
             items: 0,
             tokens: 0,
+            left_at: None,
             outcome: Outcome::Running,
         }
+    }
+
+    /// Tokens generated after its client left; none if it did not.
+    #[must_use]
+    pub fn wasted(&self) -> u64 {
+        self.left_at.map_or(0, |left| self.tokens - left)
     }
 }
 
