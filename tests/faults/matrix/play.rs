@@ -84,24 +84,24 @@ impl Scene<'_> {
         // With one in flight it would have a socket of its own; and it would open the one that the agent is to ask for.
         if self.width == Width::Lanes && self.moment != Moment::Upgrade {
             let mut other = Agent::new(&key, "neighbour", !self.stream);
-            other.turn(world, "text=8", &key).await;
+            other.turn(world, "text=2", &key).await;
             neighbour = Some(other);
         }
         if self.deltas[0] {
-            agent.turn(world, "text=8", &key).await;
+            agent.turn(world, "text=2", &key).await;
         }
         for delta in self.deltas {
-            self.case((world, &mut agent, neighbour.as_mut()), fault, *delta).await;
+            self.case(world, &mut agent, fault, *delta).await;
+        }
+        if let Some(neighbour) = &mut neighbour {
+            let beside = neighbour.turn(world, "text=2", &key).await;
+            let expected = if self.outcome.socket == Socket::Lost { "full; socket-" } else { "delta" };
+            assert!(beside.starts_with(expected), "{key}: beside {beside}");
         }
     }
 
-    /// One struck turn, what the client does then, and what those beside it see.
-    async fn case(
-        &self,
-        (world, agent, neighbour): (&World, &mut Agent, Option<&mut Agent>),
-        fault: &Fault,
-        delta: bool,
-    ) {
+    /// One struck turn, what the client sees of it, and what it does then.
+    async fn case(&self, world: &World, agent: &mut Agent, fault: &Fault, delta: bool) {
         let about = self.about(delta);
         if delta && self.moment == Moment::Upgrade {
             lose(world).await;
@@ -112,7 +112,8 @@ impl Scene<'_> {
         if self.moment != Moment::Idle {
             world.sim.provider.mishap(mishap.clone());
         }
-        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=40" } else { "text=12" });
+        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=16" } else { "text=6" });
+        agent.instructions.push_str(&" Think again.".repeat(self.row.weight));
         let answer = agent.send(world).await;
         if self.moment == Moment::Idle {
             world.sim.provider.mishap(mishap.on_connection(last(world).connection));
@@ -133,18 +134,14 @@ impl Scene<'_> {
         } else {
             again = agent.finish(world, &about).await;
             assert!(again.starts_with("full"), "{about}: repeated as {again}");
-            assert_eq!(before.socket(world), self.outcome.socket, "{about}");
+            before.assert_socket(world, self.outcome.socket, &about).await;
         }
-        let next = agent.turn(world, "text=8", &about).await;
+        let next = agent.turn(world, "text=2", &about).await;
         if again == "-" {
-            assert_eq!(before.socket(world), self.outcome.socket, "{about}");
+            before.assert_socket(world, self.outcome.socket, &about).await;
         }
-        let beside = match neighbour {
-            Some(neighbour) => neighbour.turn(world, "text=8", &about).await,
-            None => String::from("-"),
-        };
-        println!("{about:<90} {seen:?} {} | again {again} | next {next} | beside {beside}", answer.plan());
-        self.assert_next(&next, &beside, &about);
+        println!("{about:<90} {seen:?} {} | again {again} | next {next}", answer.plan());
+        assert!(self.outcome.next_after(self.stream).is(&next), "{about}: the next turn is {next}");
     }
 
     fn about(&self, delta: bool) -> String {
@@ -189,13 +186,6 @@ impl Scene<'_> {
             assert_eq!(seen, shown && !at_rest && !recovered, "{about}: {name} in {answer:?}");
         }
     }
-
-    fn assert_next(&self, next: &str, beside: &str, about: &str) {
-        let expected = self.outcome.next_after(self.stream);
-        assert!(expected.is(next), "{about}: the next turn is {next}");
-        let expected = if self.outcome.socket == Socket::Lost { "full; socket-" } else { "delta" };
-        assert!(beside == "-" || beside.starts_with(expected), "{about}: beside {beside}");
-    }
 }
 
 /// What was counted before a case.
@@ -218,17 +208,22 @@ impl Mark {
     }
 
     /// What became of the struck turn's socket: the first try's against that of the last turn since.
-    fn socket(&self, world: &World) -> Socket {
+    async fn assert_socket(&self, world: &World, expected: Socket, about: &str) {
         let turns: Vec<Record> =
             world.sim.provider.ledger().read(|book| book.turns.iter().skip(self.turns).cloned().collect());
-        let on_socket = |record: &&Record| record.transport == Transport::WebSocket;
-        let Some(first) = turns.first().filter(on_socket) else { return Socket::None };
-        let last = turns.iter().filter(on_socket).last().unwrap_or(first);
-        match (last.connection == first.connection, last.stream_id == first.stream_id) {
-            (true, true) => Socket::Kept,
-            (true, false) => Socket::LaneGone,
-            (false, _) => Socket::Lost,
-        }
+        let tries: Vec<&Record> =
+            turns.iter().filter(|record| record.transport == Transport::WebSocket).collect();
+        let socket = match tries[..] {
+            [] => Socket::None,
+            [_] if expected == Socket::Lost => {
+                until(about, || ended(world) > self.ended).await;
+                Socket::Lost
+            }
+            [first, .., last] if last.connection != first.connection => Socket::Lost,
+            [first, .., last] if last.stream_id != first.stream_id => Socket::LaneGone,
+            _ => Socket::Kept,
+        };
+        assert_eq!(socket, expected, "{about}");
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Row {
     pub(crate) event: Option<(&'static str, bool)>,
     /// It waits, or leaves a proxy changed: each of its cells is played against a proxy of its own.
     pub(crate) apart: bool,
+    /// Sentences added to the instructions of the struck turn and those that follow.
+    pub(crate) weight: usize,
 }
 
 impl Row {
@@ -54,6 +56,7 @@ impl Row {
             header: None,
             event: None,
             apart: false,
+            weight: 0,
         }
     }
 

@@ -28,7 +28,8 @@ pub(crate) fn losses() -> Family {
         // The frame was taken: a loss like any other.
         _ => broken(LOST),
     };
-    rows.push(Row::new("close 1009", Fault::Close(1009), size).apart());
+    // Larger than any frame the socket has taken, or it cannot be the frame.
+    rows.push(Row { weight: 100, ..Row::new("close 1009", Fault::Close(1009), size).apart() });
     Family { title: "Lost connections", rows }
 }
 
