@@ -140,6 +140,7 @@ How to read the tables:
 - *`x-tailwire`*: plan and reason of the struck turn. \"As planned\" is what it would have been without the fault.
 - *Socket*: what becomes of the one on which it happened. Where it is lost, other conversations on it go in full with their next
   turn (`full; socket-lost`); otherwise they notice nothing.
+- A moment at which a fault cannot strike, or shows nothing new, is *not played*, and says why.
 - *Next turn*: how the conversation's next turn travels. After an error the client first repeats its request, which goes in full.
 ";
 
@@ -147,30 +148,59 @@ fn page(families: &[Family]) -> String {
     let mut page = INTRO.to_owned();
     for family in families {
         write!(page, "\n## {}\n", family.title).unwrap();
+        // Faults that come to the same share a table.
+        let mut sections: Vec<(Vec<&str>, String)> = Vec::new();
         for row in &family.rows {
-            write_row(row, &mut page);
+            let told = section(row);
+            match sections.iter_mut().find(|(_, other)| *other == told) {
+                Some((names, _)) => names.push(&row.name),
+                None => sections.push((vec![&row.name], told)),
+            }
+        }
+        for (names, told) in sections {
+            write!(page, "\n### {}\n\n{told}", capital(&names.join("; "))).unwrap();
         }
     }
     page
 }
 
-fn write_row(row: &Row, page: &mut String) {
-    let mut name = row.name.clone();
-    name[..1].make_ascii_uppercase();
-    write!(page, "\n### {name}\n\n").unwrap();
+fn capital(name: &str) -> String {
+    let (first, rest) = name.split_at(1);
+    first.to_uppercase() + rest
+}
+
+/// What follows a fault's name: its remarks, and a line for each moment; neighbouring moments that come to the same share
+/// theirs.
+fn section(row: &Row) -> String {
+    let mut told = String::new();
     for remark in remarks(row) {
-        writeln!(page, "{remark}\n").unwrap();
+        write!(told, "{remark}\n\n").unwrap();
     }
-    page.push_str("| Moment | JSON | SSE | Rung | `x-tailwire` | Socket | Next turn |\n");
-    page.push_str("|---|---|---|---|---|---|---|\n");
+    told.push_str("| Moment | JSON | SSE | Rung | `x-tailwire` | Socket | Next turn |\n");
+    told.push_str("|---|---|---|---|---|---|---|\n");
+    let mut lines: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
     for moment in MOMENTS {
-        match row.cell(moment) {
-            Cell::Never(reason) => writeln!(page, "| {} | — {reason} | | | | | |", when(moment)).unwrap(),
-            Cell::Played(outcome) => write_cell(when(moment), outcome, page),
-            Cell::ByWidth(lanes, single) => {
-                write_cell(&format!("{}, lanes", when(moment)), lanes, page);
-                write_cell(&format!("{}, one in flight", when(moment)), single, page);
-            }
+        let cell = lines_of(row.cell(moment));
+        match lines.last_mut() {
+            Some((moments, last)) if *last == cell => moments.push(when(moment)),
+            _ => lines.push((vec![when(moment)], cell)),
+        }
+    }
+    for (moments, cell) in lines {
+        for line in cell {
+            writeln!(told, "| {}{line}", moments.join(", ")).unwrap();
+        }
+    }
+    told
+}
+
+/// A cell as it follows its moments: one line, or one for each width.
+fn lines_of(cell: &Cell) -> Vec<String> {
+    match cell {
+        Cell::Never(reason) => vec![format!(" | *not played: {reason}* | | | | | |")],
+        Cell::Played(outcome) => vec![line(outcome)],
+        Cell::ByWidth(lanes, single) => {
+            vec![format!("; over lanes{}", line(lanes)), format!("; one in flight{}", line(single))]
         }
     }
 }
@@ -197,14 +227,13 @@ fn remarks(row: &Row) -> Vec<String> {
     remarks
 }
 
-fn write_cell(when: &str, outcome: &Outcome, page: &mut String) {
+fn line(outcome: &Outcome) -> String {
     let Outcome { json, sse, socket, .. } = *outcome;
     let both = |json: String, sse: String| {
         if json == sse { json } else { format!("JSON: {json}; SSE: {sse}") }
     };
-    writeln!(
-        page,
-        "| {when} | {} | {} | {} | {} | {} | {} |",
+    format!(
+        " | {} | {} | {} | {} | {} | {} |",
         see(json),
         see(sse),
         both(rung(json), rung(sse)),
@@ -212,7 +241,6 @@ fn write_cell(when: &str, outcome: &Outcome, page: &mut String) {
         fate(socket),
         both(next(outcome, false), next(outcome, true)),
     )
-    .unwrap();
 }
 
 fn when(moment: Moment) -> &'static str {

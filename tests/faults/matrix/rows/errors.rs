@@ -26,95 +26,10 @@ fn passed(status: u16, code: &'static str, alone: bool) -> impl Fn(Moment) -> Ce
 }
 
 pub(crate) fn errors() -> Family {
-    let limit =
-        json!({ "type": "requests", "code": "rate_limit_exceeded", "message": "Slow down.", "param": null });
-    let mut inside = limit.clone();
-    inside["headers"] = json!({ "retry-after": "4" });
-    let usage =
-        json!({ "type": "usage_limit_reached", "message": "The limit is reached.", "plan_type": "pro" });
-    let input = json!({ "type": "invalid_request_error", "message": "Model does not support image inputs" });
-    let busy = json!({ "type": "server_error", "code": "server_is_overloaded", "message": "Busy." });
-    let plain = json!({ "type": "server_error", "code": "server_error", "message": "Oh." });
-    let quota = json!({ "type": "insufficient_quota", "code": "insufficient_quota", "message": "No more." });
-    let country = json!({ "type": "invalid_request_error", "code": "unsupported_country", "message": "No." });
-    let overload = json!({ "type": "error", "status": 503, "error": busy });
-    let row = |name: &str, frame: Value, status, code| {
-        Row::new(format!("error: {name}"), Fault::Error(frame), passed(status, code, false))
-    };
-    let mut rows = vec![
-        row("nested", json!({ "type": "error", "status": 503, "error": busy }), 503, "server_is_overloaded"),
-        row(
-            "nested, without a status",
-            json!({ "type": "error", "error": quota }),
-            429,
-            "insufficient_quota",
-        ),
-        row(
-            "`status_code` for `status`",
-            json!({ "type": "error", "status_code": 403, "error": country }),
-            403,
-            "unsupported_country",
-        ),
-        row(
-            "nested, without a code",
-            json!({ "type": "error", "status": 400, "error": input }),
-            400,
-            "invalid_request_error",
-        ),
-        Row {
-            header: Some(("retry-after", "3")),
-            ..row(
-                "headers beside it",
-                json!({ "type": "error", "status": 429, "error": limit, "headers": { "retry-after": 3 } }),
-                429,
-                "rate_limit_exceeded",
-            )
-        },
-        Row {
-            header: Some(("retry-after", "4")),
-            ..row(
-                "headers within it",
-                json!({ "type": "error", "status": 429, "error": inside }),
-                429,
-                "rate_limit_exceeded",
-            )
-        },
-        Row {
-            header: Some(("x-codex-primary-window-minutes", "15")),
-            ..row(
-                "a type for a code, headers of mixed types",
-                json!({ "type": "error", "status": 429, "error": usage, "headers":
-                    { "x-codex-primary-used-percent": "100.0", "x-codex-primary-window-minutes": 15 } }),
-                429,
-                "usage_limit_reached",
-            )
-        },
-        row(
-            "flat",
-            json!({ "type": "error", "code": "server_error", "message": "Oh.", "param": null, "sequence_number": 7 }),
-            500,
-            "server_error",
-        ),
-        row(
-            "flat, only a message",
-            json!({ "type": "error", "code": null, "message": "Oh.", "param": null }),
-            400,
-            "invalid_request_error",
-        ),
-        row("an event without a type", json!({ "error": plain }), 500, "server_error"),
-        row(
-            "an error without a type (xAI)",
-            json!({ "type": "error", "error": { "code": "internal_error", "message": "Oh." } }),
-            500,
-            "internal_error",
-        ),
-        row(
-            "`response.error`",
-            json!({ "type": "response.error", "status": 500, "error": plain }),
-            500,
-            "server_error",
-        ),
-    ];
+    let mut rows = nested();
+    rows.extend(with_headers());
+    rows.extend(odd());
+    let overload = json!({ "type": "error", "status": 503, "error": busy() });
     let two = |moment| match moment {
         Moment::AfterTerminal | Moment::Idle => {
             Cell::Never("a turn that is over ends no more: see the error by itself")
@@ -125,6 +40,72 @@ pub(crate) fn errors() -> Family {
     let alone = passed(503, "server_is_overloaded", true);
     rows.push(Row::new("error: without the lane's name", Fault::ErrorWithoutLane(overload), alone));
     Family { title: "`error` events", rows }
+}
+
+fn row(name: &str, frame: Value, status: u16, code: &'static str) -> Row {
+    Row::new(format!("error: {name}"), Fault::Error(frame), passed(status, code, false))
+}
+
+fn busy() -> Value {
+    json!({ "type": "server_error", "code": "server_is_overloaded", "message": "Busy." })
+}
+
+/// The error as an object within the event.
+fn nested() -> Vec<Row> {
+    let quota = json!({ "type": "insufficient_quota", "code": "insufficient_quota", "message": "No more." });
+    let country = json!({ "type": "invalid_request_error", "code": "unsupported_country", "message": "No." });
+    let input = json!({ "type": "invalid_request_error", "message": "Model does not support image inputs" });
+    let status = json!({ "type": "error", "status": 503, "error": busy() });
+    let alias = json!({ "type": "error", "status_code": 403, "error": country });
+    let codeless = json!({ "type": "error", "status": 400, "error": input });
+    vec![
+        row("nested", status, 503, "server_is_overloaded"),
+        row(
+            "nested, without a status",
+            json!({ "type": "error", "error": quota }),
+            429,
+            "insufficient_quota",
+        ),
+        row("`status_code` for `status`", alias, 403, "unsupported_country"),
+        row("nested, without a code", codeless, 400, "invalid_request_error"),
+    ]
+}
+
+fn with_headers() -> Vec<Row> {
+    let limit = json!({ "type": "requests", "code": "rate_limit_exceeded", "message": "Slow down." });
+    let beside = json!({ "type": "error", "status": 429, "error": limit, "headers": { "retry-after": 3 } });
+    let mut inside = json!({ "type": "error", "status": 429, "error": limit });
+    inside["error"]["headers"] = json!({ "retry-after": "4" });
+    let usage = json!({ "type": "error", "status": 429,
+        "error": { "type": "usage_limit_reached", "message": "The limit is reached.", "plan_type": "pro" },
+        "headers": { "x-codex-primary-used-percent": "100.0", "x-codex-primary-window-minutes": 15 } });
+    let carrying = |header, row| Row { header: Some(header), ..row };
+    let code = "rate_limit_exceeded";
+    vec![
+        carrying(("retry-after", "3"), row("headers beside it", beside, 429, code)),
+        carrying(("retry-after", "4"), row("headers within it", inside, 429, code)),
+        carrying(
+            ("x-codex-primary-window-minutes", "15"),
+            row("a type for a code, headers of mixed types", usage, 429, "usage_limit_reached"),
+        ),
+    ]
+}
+
+/// Events that are not as documented.
+fn odd() -> Vec<Row> {
+    let plain = json!({ "type": "server_error", "code": "server_error", "message": "Oh." });
+    let flat = json!({ "type": "error", "code": "server_error", "message": "Oh.", "param": null,
+        "sequence_number": 7 });
+    let bare = json!({ "type": "error", "code": null, "message": "Oh.", "param": null });
+    let kindless = json!({ "type": "error", "error": { "code": "internal_error", "message": "Oh." } });
+    let other = json!({ "type": "response.error", "status": 500, "error": plain });
+    vec![
+        row("flat", flat, 500, "server_error"),
+        row("flat, only a message", bare, 400, "invalid_request_error"),
+        row("an event without a type", json!({ "error": plain }), 500, "server_error"),
+        row("an error without a type (xAI)", kindless, 500, "internal_error"),
+        row("`response.error`", other, 500, "server_error"),
+    ]
 }
 
 pub(crate) fn not_found() -> Family {

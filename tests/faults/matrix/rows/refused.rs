@@ -64,7 +64,7 @@ pub(crate) fn addresses() -> Family {
         }
     };
     let never =
-        Cell::Never("resolving, connecting and TLS share one time: what the client sees is the next rows'");
+        Cell::Never("a resolver that stalls is not to be had; it spends the time that the next rows spend");
     let rows = vec![
         row(
             "DNS: the name does not resolve",
