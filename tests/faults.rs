@@ -7,8 +7,8 @@
 
 #[path = "faults/cancel.rs"]
 mod cancel;
-#[path = "faults/recovery.rs"]
-mod recovery;
+#[path = "faults/matrix.rs"]
+mod matrix;
 #[path = "faults/rotation.rs"]
 mod rotation;
 #[path = "faults/slow.rs"]

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::request::Transport;
 use super::rules::{Digests, Ending, Violation};
+use super::script::Trickle;
 
 /// The provider's book, shared by all that write and read it.
 #[derive(Clone, Debug)]
@@ -212,6 +213,7 @@ pub struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
     reset: AtomicBool,
+    trickle: Mutex<Option<Trickle>>,
 }
 
 impl Traffic {
@@ -245,6 +247,21 @@ impl Traffic {
 
     pub(super) fn is_reset(&self) -> bool {
         self.reset.load(Ordering::Relaxed)
+    }
+
+    /// Makes what is written next crawl.
+    pub(super) fn trickle(&self, trickle: Trickle) {
+        *self.trickle.lock().unwrap_or_else(PoisonError::into_inner) = Some(trickle);
+    }
+
+    /// What is left of that; `written` bytes more have gone this way.
+    pub(super) fn trickles(&self, written: usize) -> Option<Trickle> {
+        let mut trickle = self.trickle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = trickle.as_mut() {
+            left.bytes = left.bytes.saturating_sub(written);
+        }
+        *trickle = trickle.filter(|left| left.bytes > 0);
+        *trickle
     }
 }
 

@@ -180,6 +180,8 @@ pub enum Fault {
     Close(u16),
     /// The TCP connection is reset.
     Reset,
+    /// The TCP connection ends in order, without a close frame or an answer: what clients call 1006.
+    HangUp,
     /// The turn is never heard of again; the connection lives.
     Silence,
     /// The connection neither reads, writes nor answers pings any more.
@@ -188,10 +190,25 @@ pub enum Fault {
     Garbage(String),
     /// A binary frame; the turn goes on.
     Binary(Vec<u8>),
+    /// One more frame under the name of the turn's lane, or of the lane last used; the turn goes on.
+    Frame(Value),
+    /// What is written from now on crawls; then the connection is itself again.
+    Trickle(Trickle),
     /// A `response.created` nobody asked for, on the lane last used.
     SpontaneousEvent,
     /// This many pings at once; the turn goes on.
     PingFlood(u32),
+}
+
+/// A connection that writes in small pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trickle {
+    /// Bytes that go this way; frames and an upgrade's answer count alike.
+    pub bytes: usize,
+    /// Bytes of one piece, at least 1.
+    pub piece: usize,
+    /// The wait before each piece.
+    pub pause: Duration,
 }
 
 /// The known shapes of "previous response not found" (protocol 1.8).
@@ -199,6 +216,8 @@ pub enum Fault {
 pub enum NotFound {
     /// As documented, `error` nested.
     Nested,
+    /// The same without a status (the alpha's).
+    NoStatus,
     /// The flat error event.
     Flat,
     /// The ChatGPT backend's since 2026-08: no code, no param.
@@ -222,6 +241,7 @@ impl NotFound {
         });
         match self {
             Self::Nested | Self::Failed => json!({"type": "error", "status": 400, "error": error}),
+            Self::NoStatus => json!({"type": "error", "error": error}),
             Self::StatusCode => json!({"type": "error", "status_code": 400, "error": error}),
             Self::Headers => json!({"type": "error", "status": 400, "error": error,
                 "headers": {"x-codex-primary-used-percent": "12.5", "x-codex-primary-window-minutes": 15}}),
@@ -241,6 +261,7 @@ pub struct Mishap {
     http: bool,
     continued: Option<bool>,
     lane: Option<String>,
+    connection: Option<u64>,
     skip: u32,
     times: u32,
 }
@@ -249,7 +270,7 @@ impl Mishap {
     /// Once, at the next such moment of a WebSocket turn.
     #[must_use]
     pub fn new(moment: Moment, fault: Fault) -> Self {
-        Self { moment, fault, http: false, continued: None, lane: None, skip: 0, times: 1 }
+        Self { moment, fault, http: false, continued: None, lane: None, connection: None, skip: 0, times: 1 }
     }
 
     /// For turns over HTTP in place of the WebSocket.
@@ -270,6 +291,12 @@ impl Mishap {
         Self { lane: Some(name.into()), ..self }
     }
 
+    /// Only on the TCP connection of this number, as the ledger counts them.
+    #[must_use]
+    pub fn on_connection(self, number: u64) -> Self {
+        Self { connection: Some(number), ..self }
+    }
+
     /// Let this many such moments pass first.
     #[must_use]
     pub fn skip(self, moments: u32) -> Self {
@@ -288,6 +315,7 @@ impl Mishap {
             && self.http == at.http
             && self.continued.is_none_or(|continued| continued == at.continued)
             && self.lane.as_deref().is_none_or(|lane| at.lane == Some(lane))
+            && self.connection.is_none_or(|number| number == at.connection)
     }
 
     /// Counts one matching moment: whether it strikes now.
@@ -313,4 +341,6 @@ pub(super) struct Occasion<'a> {
     pub(super) http: bool,
     pub(super) continued: bool,
     pub(super) lane: Option<&'a str>,
+    /// Number of the TCP connection.
+    pub(super) connection: u64,
 }

@@ -163,8 +163,8 @@ impl Driver {
         if self.look_idle && !self.rules_busy() && self.arrivals.is_empty() {
             self.look_idle = false;
             let lane = self.last_lane.clone();
-            let idle =
-                Occasion { moment: Moment::Idle, http: false, continued: false, lane: lane.as_deref() };
+            let (lane, connection) = (lane.as_deref(), self.caller.traffic.number());
+            let idle = Occasion { moment: Moment::Idle, http: false, continued: false, lane, connection };
             if let Some(fault) = self.provider.strike(&idle) {
                 return self.suffer(fault, None, script).await;
             }

@@ -23,7 +23,9 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
     caller.provider.ledger().write(|book| book.upgrades_asked += 1);
     let script = caller.provider.now();
     tokio::time::sleep(travel(&script, caller.newly_read())).await;
-    let occasion = Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None };
+    let connection = caller.traffic.number();
+    let occasion =
+        Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None, connection };
     let answer = match caller.provider.strike(&occasion) {
         Some(Fault::Upgrade(answer)) => answer,
         Some(Fault::Reset) => {
@@ -31,6 +33,10 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Some(Fault::Silence | Fault::IgnorePings) => Upgrade::Hang,
+        Some(Fault::Trickle(trickle)) => {
+            caller.traffic.trickle(trickle);
+            script.upgrade.clone()
+        }
         Some(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
         None => script.upgrade.clone(),
     };
