@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_every_known_shape() {
+    fn f23_errors_in_every_known_shape() {
         use ErrorClass::{Answer, ConnectionLimit, LaneRefused, NotFound};
         for (text, status, class) in [
             (
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_extras_survive_and_the_envelope_does_not() {
+    fn f83_headers_and_extras_survive_and_the_envelope_does_not() {
         let error = ProviderError::of_event(&event(
             r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","resets_at":5},"headers":{"Retry-After":3,"set-cookie":"x"}}"#,
         ));

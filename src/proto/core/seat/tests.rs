@@ -148,7 +148,7 @@ fn conversations_share_a_socket_by_lanes_and_take_sockets_without() {
 }
 
 #[test]
-fn a_branching_conversation_forks_and_its_parent_is_held() {
+fn f16_a_branching_conversation_forks_and_its_parent_is_held() {
     let mut heart = Heart::lanes(32);
     let start = Talk::new("a", false);
     heart.turn(&start, "r0");
@@ -189,7 +189,7 @@ fn what_is_stored_is_continued_elsewhere_until_it_is_not_found_there() {
 }
 
 #[test]
-fn limits_are_kept_by_giving_up_the_oldest_and_then_by_http() {
+fn f77_limits_are_kept_by_giving_up_the_oldest_and_then_by_http() {
     let limits = Limits { lanes: 0, in_flight: 1, sockets_per_account: 2, ..Limits::default() };
     let mut heart = Heart::new(limits);
     let (a, b, c) = (Talk::new("a", false), Talk::new("b", false), Talk::new("c", false));

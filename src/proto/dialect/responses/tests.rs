@@ -25,7 +25,7 @@ fn check(input: &[&str], expected: &[&str]) {
 }
 
 #[test]
-fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
+fn f83_lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":7,"stream_id":"tw0","response":{"id":"r","previous_response_id":"resp_x","output":[]}}"#,
@@ -43,7 +43,7 @@ fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
 }
 
 #[test]
-fn a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
+fn f18_a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":0,"response":{"id":"r","status":"in_progress"}}"#,
@@ -153,7 +153,7 @@ fn a_pretty_printed_frame_becomes_one_line() {
 }
 
 #[test]
-fn an_error_in_mid_stream_takes_the_flat_form() {
+fn f64_an_error_in_mid_stream_takes_the_flat_form() {
     let error = ProviderError::of_event(&event(
         r#"{"type":"error","status":500,"error":{"type":"server_error","code":null,"message":"boom"}}"#,
     ));

@@ -92,7 +92,7 @@ fn what_nobody_asked_for_ends_the_socket() {
 }
 
 #[test]
-fn a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
+fn f60_a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
     let mut socket = Socket::new(32);
     let lane = socket.send(A);
     socket.hear(lane, COMPLETED);
@@ -194,7 +194,7 @@ fn an_error_without_a_lane_is_the_only_turn_s() {
 }
 
 #[test]
-fn after_an_error_its_lane_is_burnt_and_without_lanes_the_socket() {
+fn f39_after_an_error_its_lane_is_burnt_and_without_lanes_the_socket() {
     for (lanes, accepts) in [(32, true), (0, false)] {
         let mut socket = Socket::new(lanes);
         let lane = socket.send(A);
@@ -256,7 +256,7 @@ fn a_socket_nobody_listens_to_closes_and_a_shared_one_retires_after_the_grace() 
 }
 
 #[test]
-fn silence_ends_a_turn_and_retires_its_socket() {
+fn f49_silence_ends_a_turn_and_retires_its_socket() {
     for (events, limit) in [(&[][..], Limits::default().first_event), (&[CREATED], Limits::default().silence)]
     {
         let mut socket = Socket::new(32);
@@ -280,7 +280,7 @@ fn silence_ends_a_turn_and_retires_its_socket() {
 }
 
 #[test]
-fn an_old_or_rested_socket_closes_when_its_last_turn_ends() {
+fn f40_an_old_or_rested_socket_closes_when_its_last_turn_ends() {
     let mut old = Socket::new(32);
     let lane = old.send(A);
     old.hear(lane, CREATED);
