@@ -31,6 +31,7 @@ use Seen::{Broken, Ended, Error, Right, Status};
 const CLEAN: Seen = Right([0, 0, 0]);
 const SAME: Seen = Right([1, 0, 0]);
 const NEW: Seen = Right([0, 1, 0]);
+const HTTP: Seen = Right([0, 0, 1]);
 const LOST: Seen = Broken("tailwire_socket_lost");
 const GARBLED: Seen = Broken("tailwire_desynchronised");
 
@@ -165,7 +166,7 @@ async fn a_response_that_is_not_found() {
 
 #[tokio::test]
 async fn a_turn_never_heard_of_again() {
-    let rows = |_| vec![row("silence", Fault::Silence, TWICE, [NEW, NEW, Broken("tailwire_silent")])];
+    let rows = |_| vec![row("silence", Fault::Silence, TWICE, [HTTP, NEW, Broken("tailwire_silent")])];
     let tune = |settings: &mut Settings| {
         settings.timeouts.first_event = ms(300);
         settings.timeouts.silence = ms(300);

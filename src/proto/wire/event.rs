@@ -155,6 +155,8 @@ pub enum ErrorClass {
     ConnectionLimit,
     /// Lanes are not served, or no more of them.
     LaneRefused,
+    /// An item is said to be there already: perhaps only on this socket (F2); over HTTP there is no other memory.
+    Duplicate,
     /// The provider's answer to this request.
     Answer,
 }
@@ -218,6 +220,8 @@ fn class(code: &str, message: &str) -> ErrorClass {
         ErrorClass::NotFound
     } else if lower.contains("stream_id") && (lower.contains("unsupported") || lower.contains("unknown")) {
         ErrorClass::LaneRefused
+    } else if lower.starts_with("duplicate item") {
+        ErrorClass::Duplicate
     } else {
         ErrorClass::Answer
     }
@@ -323,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn f23_errors_in_every_known_shape() {
-        use ErrorClass::{Answer, ConnectionLimit, LaneRefused, NotFound};
+    fn f02_f23_errors_in_every_known_shape() {
+        use ErrorClass::{Answer, ConnectionLimit, Duplicate, LaneRefused, NotFound};
         for (text, status, class) in [
             (
                 r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
@@ -361,6 +365,11 @@ mod tests {
                 r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
                 400,
                 LaneRefused,
+            ),
+            (
+                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","code":null,"message":"Duplicate item found with id rs_1. Remove duplicate items from your input and try again.","param":"input"}}"#,
+                400,
+                Duplicate,
             ),
             (
                 r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,

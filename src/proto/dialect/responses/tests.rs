@@ -176,3 +176,23 @@ fn collecting_gives_the_object_of_the_terminal_event() {
         Some(r#"{"id":"r","previous_response_id":null,"output":[{"id":"a"},{"id":"b"}]}"#)
     );
 }
+
+#[test]
+fn f19_a_json_client_loses_no_finished_call_to_a_shorter_last_event() {
+    let call = r#"{"id":"fc_1","type":"function_call","call_id":"call_1","name":"n","arguments":"{}"}"#;
+    let text = r#"{"id":"msg_1","type":"message","role":"assistant","content":[]}"#;
+    let mut restorer = Restorer::new(None);
+    for (n, item) in [text, call].iter().enumerate() {
+        restorer.hear(&event(&format!(
+            r#"{{"type":"response.output_item.done","output_index":{n},"item":{item}}}"#
+        )));
+    }
+    let last = |output: &str| {
+        event(&format!(r#"{{"type":"response.completed","response":{{"id":"r","output":[{output}]}}}}"#))
+    };
+    let body = |output: &str| restorer.body(&last(output)).unwrap_or_default();
+    assert_eq!(body(text), format!(r#"{{"id":"r","output":[{text},{call}]}}"#));
+    // As many, under other ids: the event's own account.
+    let renamed = text.replace("msg_1", "msg_2");
+    assert_eq!(body(&format!("{renamed},{call}")), format!(r#"{{"id":"r","output":[{renamed},{call}]}}"#));
+}

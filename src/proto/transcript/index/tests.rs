@@ -229,3 +229,27 @@ fn reasons_tell_a_first_turn_from_an_edited_one() {
         assert_eq!(best(&index, &request("t", items)), Err(reason), "{items:?}");
     }
 }
+
+#[test]
+fn f12_of_two_heads_alike_the_one_of_the_same_instructions_is_continued() {
+    let of = |instructions: &str, items: &[&str]| {
+        let body =
+            request("t", items).body().replacen('{', &format!(r#"{{"instructions":"{instructions}","#), 1);
+        Request::parse(&key(), &account("t"), Bytes::from(body), &[]).expect("a request")
+    };
+    let mut index = Index::new(1 << 20);
+    let mut heads = Vec::new();
+    for (n, role) in ["plan", "write", "plan", "read"].iter().enumerate() {
+        let response = format!("r{n}").into();
+        let past = Past::default();
+        heads.push(
+            index
+                .insert(account("t"), &of(role, &["go"]), response, echo(&["?mine", "Sure."]), past)
+                .expect("a head"),
+        );
+    }
+    for (role, expected) in [("write", heads[1]), ("plan", heads[2]), ("read", heads[3]), ("new", heads[3])] {
+        let found = best(&index, &of(role, &["go", "Sure.", "on"]));
+        assert_eq!(found, Ok((expected, 2, Grade::Visible)), "{role}");
+    }
+}
