@@ -46,6 +46,7 @@ pub(crate) enum Upgrades {
 pub(crate) struct Stage {
     pub(crate) proxy: app::Running,
     pub(crate) upgrades: watch::Sender<Upgrades>,
+    upstream: String,
     asked: Arc<AtomicUsize>,
     sockets: mpsc::Receiver<Socket>,
     posts: mpsc::Receiver<Post>,
@@ -58,7 +59,8 @@ impl Stage {
 
     pub(crate) async fn start(tune: impl FnOnce(&mut Settings)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut settings = settings_for(&format!("http://{}/v1", listener.local_addr().unwrap()));
+        let upstream = format!("http://{}/v1", listener.local_addr().unwrap());
+        let mut settings = settings_for(&upstream);
         tune(&mut settings);
         let (upgrades, policy) = watch::channel(Upgrades::Accept);
         let (socket, sockets) = mpsc::channel(64);
@@ -66,11 +68,23 @@ impl Stage {
         let asked = Arc::<AtomicUsize>::default();
         let desk = Desk { policy, asked: asked.clone(), sockets: socket, posts: post };
         tokio::spawn(serve(listener, desk));
-        Self { proxy: app::Running::start(settings).await.unwrap(), upgrades, asked, sockets, posts }
+        Self {
+            proxy: app::Running::start(settings).await.unwrap(),
+            upgrades,
+            upstream,
+            asked,
+            sockets,
+            posts,
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.proxy.addr)
+    }
+
+    /// The provider's.
+    pub(crate) fn base_url(&self) -> String {
+        self.upstream.clone()
     }
 
     /// Handshakes so far.
@@ -177,6 +191,15 @@ impl Socket {
     /// The other side ends the socket, without another frame.
     pub(crate) async fn ended(&mut self) -> Option<u16> {
         within("an end", self.next()).await.expect_err("no frame more")
+    }
+
+    /// Reads up to the next ping; its pong goes out.
+    pub(crate) async fn pinged(&mut self) {
+        let ping = async {
+            while !self.stream.next().await.unwrap().unwrap().is_ping() {}
+            self.stream.flush().await.unwrap();
+        };
+        within("a ping", ping).await;
     }
 
     /// Says an event on the lane of a frame.
