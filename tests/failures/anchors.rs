@@ -117,7 +117,7 @@ async fn f26_an_unstored_response_is_not_continued_on_a_new_socket() {
 #[tokio::test]
 async fn f27_f74_what_the_socket_is_silent_about_goes_over_http_and_its_anchor_is_not_used_again() {
     let mut stage =
-        Stage::start(|settings| settings.timeouts.first_event = std::time::Duration::from_millis(200)).await;
+        Stage::start(|settings| settings.timeouts.first_event = std::time::Duration::from_millis(1000)).await;
     let (mut socket, mut next) = begun(&mut stage, true).await;
     let image = json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}]});
     next["input"].as_array_mut().unwrap().push(image);

@@ -2,12 +2,12 @@
 //!
 //! Knows no rules of any provider, and shares no code with the proxy: frames are tokio-tungstenite's, HTTP is hyper's.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -38,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum Upgrades {
     Accept,
     Refuse(u16),
+    /// With many characters of two bytes behind so many of one.
+    RefuseAtLength(u16, usize),
     /// Not until that changes.
     Hold,
 }
@@ -95,6 +97,27 @@ impl Stage {
     /// The next socket that was opened.
     pub(crate) async fn socket(&mut self) -> Socket {
         within("a socket", self.sockets.recv()).await.unwrap()
+    }
+
+    /// Whatever comes first.
+    pub(crate) async fn either(&mut self) -> Either<Socket, Post> {
+        let first = async {
+            tokio::select! {
+                Some(socket) = self.sockets.recv() => Either::Left(socket),
+                Some(post) = self.posts.recv() => Either::Right(post),
+            }
+        };
+        within("a socket or a post", first).await
+    }
+
+    /// A socket that was opened meanwhile.
+    pub(crate) fn new_socket(&mut self) -> Option<Socket> {
+        self.sockets.try_recv().ok()
+    }
+
+    /// The proxy begins to go down; the task ends when it has.
+    pub(crate) fn stop(self) -> JoinHandle<()> {
+        tokio::spawn(self.proxy.stop())
     }
 
     /// The next plain HTTP request.
@@ -322,9 +345,15 @@ impl Desk {
         }
         self.asked.fetch_add(1, Ordering::SeqCst);
         let policy = *self.policy.wait_for(|policy| *policy != Upgrades::Hold).await.unwrap();
-        if let Upgrades::Refuse(status) = policy {
-            let body =
-                json!({"error": {"message": "No socket.", "type": "invalid_request_error", "code": null}});
+        let refusal = match policy {
+            Upgrades::Refuse(status) => Some((status, "No socket.".to_owned())),
+            Upgrades::RefuseAtLength(status, shift) => {
+                Some((status, "x".repeat(shift) + &"é".repeat(40_000)))
+            }
+            Upgrades::Accept | Upgrades::Hold => None,
+        };
+        if let Some((status, message)) = refusal {
+            let body = json!({"error": {"message": message, "type": "invalid_request_error", "code": null}});
             return Response::builder().status(status).body(Full::new(body.to_string().into())).unwrap();
         }
         let key = derive_accept_key(request.headers()["sec-websocket-key"].as_bytes());

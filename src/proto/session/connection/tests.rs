@@ -367,3 +367,30 @@ fn a_fork_holds_its_parent_until_it_is_under_way() {
         assert!(socket.connection.reserve(socket.now, parent, B, 1), "{release}");
     }
 }
+
+#[test]
+fn f61_a_client_that_leaves_with_its_end_already_read_leaves_a_lane_that_holds_nothing() {
+    for lanes in [32, 0] {
+        let mut socket = Socket::new(lanes);
+        let lane = socket.send(A);
+        assert_eq!(socket.hear(lane, CREATED), Verdict::Deliver(A));
+        // Everything is queued for its reader, up to the end; the reader leaves before it has read that.
+        assert_eq!(socket.hear(lane, COMPLETED), Verdict::Deliver(A));
+        assert_eq!(socket.connection.handle_abandoned(socket.now, A), None);
+        assert_eq!(socket.connection.handle_settled(socket.now, A, None), Some(lane));
+        assert!(socket.connection.lane(lane).is_some_and(Lane::is_empty), "nothing to be continued");
+        // The end was read, so the lane is clean; what comes next is the next turn's, and what comes before it is not.
+        assert!(socket.connection.reserve(socket.now, lane, B, 1));
+        assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop, "{lanes} lanes: never B's");
+        assert!(!socket.connection.accepts(socket.now));
+    }
+    // Not yet at its end, it is not clean: nobody is placed there until it is.
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    socket.send(B);
+    socket.hear(lane, CREATED);
+    socket.connection.handle_abandoned(socket.now, A);
+    assert!(socket.connection.lane(lane).is_some_and(|lane| !lane.is_free()));
+    assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop);
+    assert!(socket.connection.lane(lane).is_some_and(Lane::is_empty));
+}
