@@ -227,7 +227,7 @@ async fn f51_a_handshake_carries_what_its_client_said_and_what_its_provider_need
         (ProfileName::Chatgpt, Some("responses_websockets=v1"), Some("responses_websockets=v1")),
     ] {
         let mut stage = Stage::start(|settings| settings.profile = profile).await;
-        let client = said.map_or(stage.client(), |said| stage.client().with("openai-beta", said));
+        let client = said.map_or_else(|| stage.client(), |said| stage.client().with("openai-beta", said));
         let turn = ask(&client, &body(&[user("one")]));
         let mut socket = stage.socket().await;
         let beta = socket.headers.get("openai-beta").map(|value| value.to_str().unwrap());

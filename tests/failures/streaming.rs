@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::http::{Client, Reply};
 use crate::peer::{Socket, Stage, ask, body, call, message, until, user, within};
 
 /// The text of an answer, and whether it broke off.
@@ -407,22 +408,24 @@ async fn f70_no_fault_keeps_a_place_occupied() {
             }
             let _ = turn.await;
         }
-        // The place is free as soon as the answer's last byte is through.
-        let reply = within(fault, async {
-            loop {
-                let reply = serve(&mut stage, ask(&client, &body(&[user("after")]))).await;
-                if reply.status != 503 {
-                    break reply;
-                }
-            }
-        })
-        .await;
+        let reply = within(fault, place(&mut stage, &client)).await;
         assert_eq!(reply.status, 200, "{fault}");
     }
 }
 
+/// A turn of this client, as soon as there is a place: it is free when the last answer's last byte is through.
+async fn place(stage: &mut Stage, client: &Client) -> Reply {
+    loop {
+        let turn = ask(client, &body(&[user("after")]));
+        let reply = serve(stage, turn).await;
+        if reply.status != 503 {
+            return reply;
+        }
+    }
+}
+
 /// Answers whatever a turn asks of the provider, over sockets or HTTP.
-async fn serve(stage: &mut Stage, mut turn: JoinHandle<crate::http::Reply>) -> crate::http::Reply {
+async fn serve(stage: &mut Stage, mut turn: JoinHandle<Reply>) -> Reply {
     let mut held: Option<Socket> = None;
     loop {
         let frame = async {
