@@ -41,3 +41,7 @@ mutants *NAMES:
 # Costs of the hot paths.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# Every known failure of other projects, with the tests that show it or the reason why it cannot happen here.
+failures:
+    python3 tests/failures/list.py

@@ -3,6 +3,8 @@
 
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/failures.rs"]
+mod failures;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn f8_the_one_header_that_varies_is_named_and_only_past_the_limit() {
+    fn f08_the_one_header_that_varies_is_named_and_only_past_the_limit() {
         let census = Census::new();
         for n in 0..=SCOPES {
             let named = note(

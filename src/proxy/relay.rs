@@ -158,13 +158,20 @@ impl Try {
         self.ended = true;
         match fault {
             Fault::Provider(error) => self.refused(error),
-            _ => self.proxy.pool.abandon(self.ticket.turn),
+            fault => {
+                if *fault == Fault::Silent && !self.begun {
+                    // What it continued may be why, and would be so again (F27).
+                    self.proxy.pool.disown(self.ticket.turn);
+                }
+                self.proxy.pool.abandon(self.ticket.turn);
+            }
         }
     }
 
-    /// The provider's error: the turn is over, and what it continued is not asked of again if it may be to blame.
+    /// The provider's error: the turn is over, and what it continued is not asked of again if it may be to blame. Only an
+    /// overload says nothing about it.
     fn refused(&self, error: &ProviderError) {
-        if error.status < 500 {
+        if error.status != 503 {
             self.proxy.pool.disown(self.ticket.turn);
         }
         self.proxy.pool.end(self.ticket.turn, error.class == ErrorClass::NotFound);

@@ -53,9 +53,10 @@ impl Restorer {
         self.write_one(event, out);
     }
 
-    /// The JSON body: the response of the terminal event.
+    /// The JSON body: the response of the terminal event. Of an item that was finished it lacks none, even if the event does:
+    /// this client has seen nothing else (F19).
     pub fn body(&self, event: &Event) -> Option<String> {
-        Some(self.response(event.value("response")?, event.kind().is_terminal()))
+        Some(self.response(event.value("response")?, self.done.len().max(1)))
     }
 
     /// The terminal event's `output` as the client will see it.
@@ -131,7 +132,7 @@ impl Restorer {
                     numbered = true;
                     push(&mut data, "sequence_number", &sequence.to_string());
                 }
-                "response" => push(&mut data, "response", &self.response(value, terminal)),
+                "response" => push(&mut data, "response", &self.response(value, usize::from(terminal))),
                 key => push(&mut data, key, value),
             }
         }
@@ -142,11 +143,11 @@ impl Restorer {
         data
     }
 
-    /// A response object with the client's own anchor, and with its output if the terminal event left it out.
-    fn response(&self, response: &str, terminal: bool) -> String {
+    /// A response object with the client's own anchor, its output rebuilt if it has fewer items than `least`; 0 leaves it.
+    fn response(&self, response: &str, least: usize) -> String {
         let Ok(members) = json::members(response) else { return response.to_owned() };
-        let empty =
-            |output: &str| output == "null" || json::elements(output).is_ok_and(|items| items.is_empty());
+        let short =
+            |output: &str| output == "null" || json::elements(output).is_ok_and(|items| items.len() < least);
         let mut object = String::with_capacity(response.len() + 64);
         let mut has_output = false;
         for member in &members {
@@ -155,7 +156,7 @@ impl Restorer {
                 "previous_response_id" => push(&mut object, "previous_response_id", &self.previous),
                 "output" => {
                     has_output = true;
-                    if terminal && empty(value) && !self.done.is_empty() {
+                    if least > 0 && short(value) && !self.done.is_empty() {
                         push(&mut object, "output", &self.rebuilt());
                     } else {
                         push(&mut object, "output", value);
@@ -164,7 +165,7 @@ impl Restorer {
                 key => push(&mut object, key, value),
             }
         }
-        if terminal && !has_output {
+        if least > 0 && !has_output {
             push(&mut object, "output", &self.rebuilt());
         }
         object.push('}');

@@ -4,7 +4,7 @@
 //! `poll_timeout` or the next thing that happens. Does not choose lanes for turns; `core` does. Its clocks are `health`'s.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::proto::digest::Digest;
 use crate::proto::fault::Fault;
@@ -147,6 +147,13 @@ impl Connection {
             _ => None,
         });
         waiting.filter(|frame| *frame > self.largest_frame).max()
+    }
+
+    /// How long a turn whose frame was sent has waited for its first event; `None` once one has come.
+    pub fn unheard_for(&self, now: Instant, turn: TurnId) -> Option<Duration> {
+        let waits =
+            |lane: &&Lane| matches!(lane.state, State::Waiting { turn: its, sent: true, .. } if its == turn);
+        self.lanes.values().find(waits).map(|lane| now.saturating_duration_since(lane.touched))
     }
 
     /// A lane.

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_retire_before_the_provider_closes_them() {
+    fn f40_sockets_retire_before_the_provider_closes_them() {
         for profile in PROFILES {
             let limits = profile.apply(Limits::default());
             assert!(limits.rotate_after < Duration::from_secs(profile.minutes * 60));

@@ -33,6 +33,8 @@ pub struct Request {
     pub scope: Digest,
     /// Digest of all top-level fields that are not in the table.
     pub unknown: Digest,
+    /// Digest of instructions and tools as they are written. Of two heads alike it tells the one of the same agent (F12).
+    pub variant: Digest,
     /// The history; `None` if it cannot be digested.
     pub chain: Option<Chain>,
 }
@@ -173,8 +175,13 @@ impl Request {
         };
         let scope = scope(key, account, store, &value)?;
         let unknown = unknown(key, body, &members)?;
+        let mut variant = key.hasher("variant");
+        for name in ["instructions", "tools"] {
+            variant.field(value(name).unwrap_or_default().as_bytes());
+        }
+        let variant = variant.finish();
         let acts = value("tools").is_some_and(has_acting_tool);
-        Ok(Self { stream, store, acts, anchor, scope, unknown, input, members, text, chain: None })
+        Ok(Self { stream, store, acts, anchor, scope, unknown, variant, input, members, text, chain: None })
     }
 
     /// The text of item `index`; `None` for one that was not read.

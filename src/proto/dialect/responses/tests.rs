@@ -25,7 +25,7 @@ fn check(input: &[&str], expected: &[&str]) {
 }
 
 #[test]
-fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
+fn f83_lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":7,"stream_id":"tw0","response":{"id":"r","previous_response_id":"resp_x","output":[]}}"#,
@@ -43,7 +43,7 @@ fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
 }
 
 #[test]
-fn a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
+fn f18_a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":0,"response":{"id":"r","status":"in_progress"}}"#,
@@ -153,7 +153,7 @@ fn a_pretty_printed_frame_becomes_one_line() {
 }
 
 #[test]
-fn an_error_in_mid_stream_takes_the_flat_form() {
+fn f64_an_error_in_mid_stream_takes_the_flat_form() {
     let error = ProviderError::of_event(&event(
         r#"{"type":"error","status":500,"error":{"type":"server_error","code":null,"message":"boom"}}"#,
     ));
@@ -175,4 +175,24 @@ fn collecting_gives_the_object_of_the_terminal_event() {
         restorer.body(&terminal).as_deref(),
         Some(r#"{"id":"r","previous_response_id":null,"output":[{"id":"a"},{"id":"b"}]}"#)
     );
+}
+
+#[test]
+fn f19_a_json_client_loses_no_finished_call_to_a_shorter_last_event() {
+    let call = r#"{"id":"fc_1","type":"function_call","call_id":"call_1","name":"n","arguments":"{}"}"#;
+    let text = r#"{"id":"msg_1","type":"message","role":"assistant","content":[]}"#;
+    let mut restorer = Restorer::new(None);
+    for (n, item) in [text, call].iter().enumerate() {
+        restorer.hear(&event(&format!(
+            r#"{{"type":"response.output_item.done","output_index":{n},"item":{item}}}"#
+        )));
+    }
+    let last = |output: &str| {
+        event(&format!(r#"{{"type":"response.completed","response":{{"id":"r","output":[{output}]}}}}"#))
+    };
+    let body = |output: &str| restorer.body(&last(output)).unwrap_or_default();
+    assert_eq!(body(text), format!(r#"{{"id":"r","output":[{text},{call}]}}"#));
+    // As many, under other ids: the event's own account.
+    let renamed = text.replace("msg_1", "msg_2");
+    assert_eq!(body(&format!("{renamed},{call}")), format!(r#"{{"id":"r","output":[{renamed},{call}]}}"#));
 }
