@@ -5,4 +5,5 @@ pub mod body;
 pub mod coding;
 pub mod headers;
 pub mod listen;
+pub mod tls;
 pub mod upload;

@@ -21,6 +21,15 @@ pub fn init(filter: &str, json: bool) {
     let _already_started = subscriber(filter, json, colour, std::io::stderr).try_init();
 }
 
+/// [`init`] with another place for the lines, for whoever has the proxy in a process of its own. False if logging was
+/// started before, which then goes on as it was.
+pub fn init_to<W>(filter: &str, json: bool, writer: W) -> bool
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    subscriber(filter, json, false, writer).try_init().is_ok()
+}
+
 fn subscriber<W>(filter: &str, json: bool, colour: bool, writer: W) -> impl Subscriber + Send + Sync + 'static
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,

@@ -113,7 +113,7 @@ fn refusals_say_where_and_what() {
         ("[log]\nlevel = \"inof\"", "`inof` is not a level"),
         (
             "listen = \"0.0.0.0:1\"",
-            "line 1: listen: other machines can reach 0.0.0.0:1; if that is meant, set allow_remote",
+            "line 1: listen: other machines can reach 0.0.0.0:1; that takes client keys and TLS",
         ),
         (
             "[limits]\nall_buffers = \"1MiB\"",
