@@ -63,7 +63,7 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap();
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert("host", self.addr.to_string().parse().unwrap());
+        request.headers_mut().entry("host").or_insert(self.addr.to_string().parse().unwrap());
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
