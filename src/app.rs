@@ -43,7 +43,7 @@ pub struct Running {
     stage: watch::Sender<Stage>,
     serving: JoinHandle<u32>,
     files: Arc<Files>,
-    watching: JoinHandle<()>,
+    _watching: Watching,
     scheme: &'static str,
 }
 
@@ -60,14 +60,14 @@ impl Running {
         let limits = listen_limits(&settings);
         let proxy = Arc::new(build(settings.clone())?);
         let files = Arc::new(Files::new(settings, tls.clone(), proxy.clone()));
-        let watching = tokio::spawn(files.clone().watch());
+        let watching = Watching(tokio::spawn(files.clone().watch()));
         let (stage, stages) = watch::channel(Stage::Running);
         let handler = {
             let proxy = proxy.clone();
             move |request| reply::guarded(proxy.clone().handle(request))
         };
         let serving = tokio::spawn(listen::serve_over(tls, listener, handler, limits, stages));
-        Ok(Self { addr, proxy, stage, serving, files, watching, scheme })
+        Ok(Self { addr, proxy, stage, serving, files, _watching: watching, scheme })
     }
 
     /// What a client sets as its base URL.
@@ -105,9 +105,18 @@ impl Running {
     /// Waits until all is over; returns how many connections had to be cut.
     async fn finish(self) -> u32 {
         let cut = self.serving.await.unwrap_or_default();
-        self.watching.abort();
         self.proxy.pool().close().await;
         cut
+    }
+}
+
+/// The task that looks for changed files; ends with its proxy.
+#[derive(Debug)]
+struct Watching(JoinHandle<()>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

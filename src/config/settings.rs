@@ -101,9 +101,9 @@ section! {
         /// Allows `listen` to be something else than this machine's loopback without client keys, without TLS, or
         /// without both. Whoever reaches the port can then use it, or read what is said on it.
         allow_remote: bool = false, Flag;
-        /// Who may use the port: one key for each client, \"KEY\" or \"NAME KEY\", 16 to 512 characters. A client presents
-        /// its key as SDKs do (`Authorization: Bearer`, `api-key`, `x-api-key`) where there is an upstream key to take
-        /// its place, else as `x-tailwire-key`; without one it is answered 401. Two keys never share a conversation.
+        /// Who may use the port: a key for each client, `KEY` or `NAME KEY`, of 16 to 512 characters. A client presents
+        /// it as SDKs do (`Authorization: Bearer`, `api-key`, `x-api-key`) where there is an upstream key to take its
+        /// place, else as `x-tailwire-key`; without it the answer is 401. Two keys never share a conversation.
         client_keys: Vec<NamedKey> = [], ClientKeys;
         /// The same in a file, one a line; `#` begins a comment. Read again when it changes.
         client_keys_file: Option<PathBuf> = "", File;

@@ -228,7 +228,7 @@ pub(super) struct ClientKeys;
 
 impl ClientKeys {
     pub(super) fn kind(&self) -> String {
-        String::from("a list of \"KEY\" or \"NAME KEY\"")
+        String::from("a list of keys, each with or without a name before it")
     }
 
     pub(super) fn read(&self, raw: &Raw) -> Result<Vec<NamedKey>, String> {

@@ -37,14 +37,16 @@ fn outcome(admission: &Admission, headers: &[&str]) -> Result<Vec<String>, (u16,
     let mut request = request(headers);
     admission.admit(&mut request).map_err(|problem| (problem.status.as_u16(), problem.param.unwrap()))?;
     let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
-    Ok(request.headers().iter().map(line).collect())
+    let mut lines: Vec<_> = request.headers().iter().map(line).collect();
+    lines.sort();
+    Ok(lines)
 }
 
 #[test]
 fn without_keys_everything_passes_as_it_came() {
     let open = admission(&[], false, "openai");
     for headers in [
-        &["host: evil.test", "origin: https://evil.test", "authorization: Bearer own"][..],
+        &["authorization: Bearer own", "host: evil.test", "origin: https://evil.test"][..],
         &["api-key: own"],
         &[],
     ] {
@@ -113,9 +115,9 @@ fn on_loopback_the_key_goes_to_local_requests_only() {
 fn an_upstream_key_replaces_whatever_came() {
     let came = ["host: localhost", "authorization: Bearer unused", "api-key: a", "x-api-key: b", "x-kept: c"];
     let up = outcome(&admission(&[], true, "openai"), &came).unwrap();
-    assert_eq!(up, ["host: localhost", "x-kept: c", "authorization: Bearer sk-planted-upstream"]);
+    assert_eq!(up, ["authorization: Bearer sk-planted-upstream", "host: localhost", "x-kept: c"]);
     let up = outcome(&admission(&[], true, "azure"), &came).unwrap();
-    assert_eq!(up, ["host: localhost", "x-kept: c", "api-key: sk-planted-upstream"]);
+    assert_eq!(up, ["api-key: sk-planted-upstream", "host: localhost", "x-kept: c"]);
 }
 
 #[test]
@@ -129,7 +131,7 @@ fn a_client_key_is_wherever_sdks_put_one() {
         let up = outcome(&keyed, &[&header, "host: proxy.test", "origin: https://app.test"]).unwrap();
         assert_eq!(
             up,
-            ["host: proxy.test", "origin: https://app.test", "authorization: Bearer sk-planted-upstream"],
+            ["authorization: Bearer sk-planted-upstream", "host: proxy.test", "origin: https://app.test"],
             "{header}"
         );
     }
@@ -153,7 +155,7 @@ fn without_an_upstream_key_the_client_s_own_credential_goes_up() {
     let keyed = admission(&[ALICE], false, "openai");
     let mine = format!("x-tailwire-key: {ALICE}");
     let up = outcome(&keyed, &[&mine, "authorization: Bearer own", "api-key: own"]).unwrap();
-    assert_eq!(up, ["authorization: Bearer own", "api-key: own"]);
+    assert_eq!(up, ["api-key: own", "authorization: Bearer own"]);
     // Else a client key would go to the provider.
     let misplaced = format!("authorization: Bearer {ALICE}");
     assert_eq!(outcome(&keyed, &[&misplaced]), Err((401, "x-tailwire-key")));
