@@ -81,6 +81,10 @@ impl NamedKey {
                 "a key must be {SHORTEST} to {LONGEST} printable ASCII characters without comma, so that nobody guesses it"
             ));
         }
+        // Names are written into logs. In the wrong order of the two words, a key would be.
+        if name.len() >= SHORTEST {
+            return Err(format!("a name comes before its key, and is shorter than {SHORTEST} characters"));
+        }
         Ok(Self { name: name.to_owned(), key: Secret(key.to_owned()) })
     }
 }
@@ -193,9 +197,15 @@ mod tests {
 
     #[test]
     fn keys_are_words_that_nobody_guesses() {
-        for text in
-            ["", "short", "alice short", "a b 0123456789abcdef", "é123456789abcdef", "0123456789abcde,f"]
-        {
+        for text in [
+            "",
+            "short",
+            "alice short",
+            "a b 0123456789abcdef",
+            "é123456789abcdef",
+            "0123456789abcde,f",
+            "0123456789abcdef a-name-that-is-long",
+        ] {
             let error = NamedKey::parse(text).unwrap_err();
             assert!(text.is_empty() || !error.contains(text), "{error}");
         }
