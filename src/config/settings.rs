@@ -295,7 +295,8 @@ impl Settings {
         let guarded = !self.client_keys.is_empty() || self.client_keys_file.is_some();
         if !self.listen.ip().is_loopback() {
             let address = self.listen;
-            if !self.allow_remote && !(guarded && self.tls_certificate.is_some()) {
+            let protected = guarded && self.tls_certificate.is_some();
+            if !self.allow_remote && !protected {
                 let message = format!(
                     "other machines can reach {address}; that takes client keys and TLS (client_keys, \
                      tls_certificate), or allow_remote = true if it is meant without"
