@@ -205,6 +205,25 @@ async fn keys_are_read_again_when_their_files_change() {
     .await;
 }
 
+#[tokio::test]
+async fn f38_a_new_upstream_key_opens_a_new_socket() {
+    let folder = Folder::new();
+    let file = folder.write("upstream", "sk-planted-before");
+    let world = World::start(|settings| settings.upstream_key_file = Some(file), |_| ()).await;
+    let mut agent = Agent::new(world.proxied());
+    let before = agent.run(WORDS).await.pop().unwrap();
+    folder.write("upstream", UPSTREAM);
+    world.proxy.reload();
+    let turns = agent.run("more [sim calls=1 text=30]").await;
+    let credential = upstream_credential(&world).await;
+    let (old, new) = (world.record(before.id()), world.record(turns[0].id()));
+    assert_ne!(old.credential, credential);
+    assert_eq!(new.credential, credential);
+    assert_ne!(old.connection, new.connection);
+    assert_eq!(turns[0].told().plan(), ("full", "first-turn"));
+    assert_eq!(turns[1].told().plan(), ("delta", "exact"));
+}
+
 trait IntoStatus {
     fn into_status(self) -> hyper::StatusCode;
 }
