@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
@@ -25,6 +26,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::client_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 
 use crate::http::{CREDENTIAL, raw};
 use crate::support::{Folder, PATIENCE, until};
@@ -147,6 +151,24 @@ async fn turns_travel_over_tls_in_both_protocols() {
     world.sim.provider.ledger().read(|book| assert_eq!(book.violations, []));
     // And it all ends in order.
     world.proxy.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_s_own_websocket_goes_through_tls() {
+    let world = World::start(|_| ()).await;
+    let request = Request::get("wss://localhost/v1/realtime?model=m")
+        .header("host", "localhost")
+        .header("authorization", CREDENTIAL)
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", generate_key());
+    let session = world.session("http/1.1").await;
+    let (mut socket, _) = client_async(request.body(()).unwrap(), session).await.unwrap();
+    let text = "x".repeat(100_000);
+    socket.send(Message::text(text.as_str())).await.unwrap();
+    let back = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap();
+    assert_eq!(back.unwrap().unwrap(), Message::text(text));
 }
 
 #[tokio::test]
