@@ -8,4 +8,5 @@ pub mod headers;
 mod line;
 pub mod listen;
 pub mod message;
+pub mod tls;
 pub mod upload;

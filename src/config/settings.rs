@@ -10,7 +10,11 @@ use super::{
     ConfigError,
     choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
-    values::{Address, BaseUrl, Count, Files, Filter, Flag, GIB, Headers, KIB, MIB, OneOf, Size, Span},
+    secret::{NamedKey, Secret},
+    values::{
+        Address, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB, OneOf,
+        Size, Span,
+    },
 };
 
 /// One setting, as the sample file and the low form need it.
@@ -91,12 +95,29 @@ macro_rules! section {
 section! {
     /// What tailwire listens on, where it leads, and how turns travel.
     Settings "" "" {
-        /// Where clients connect; their base URL is `http://` + this + `/v1`. An address that other machines can
-        /// reach is refused unless `allow_remote` says that this is meant.
+        /// Where clients connect; their base URL is `http://` + this + `/v1` (`https://` with `tls_certificate`). An
+        /// address that other machines can reach takes client keys and TLS, or `allow_remote`.
         listen: SocketAddr = "127.0.0.1:8484", Address;
-        /// Allows `listen` to be something else than this machine's loopback. Whoever reaches the port can then
-        /// spend what the upstream's keys pay for.
+        /// Allows `listen` to be something else than this machine's loopback without client keys, without TLS, or
+        /// without both. Whoever reaches the port can then use it, or read what is said on it.
         allow_remote: bool = false, Flag;
+        /// Who may use the port: a key for each client, `KEY` or `NAME KEY`, of 16 to 512 characters. A client presents
+        /// it as SDKs do (`Authorization: Bearer`, `api-key`, `x-api-key`) where there is an upstream key to take its
+        /// place, else as `x-tailwire-key`; without it the answer is 401. Two keys never share a conversation.
+        client_keys: Vec<NamedKey> = [], ClientKeys;
+        /// The same in a file, one a line; `#` begins a comment. Read again when it changes.
+        client_keys_file: Option<PathBuf> = "", File;
+        /// The provider's key, put in place of whatever credential a client sends. It is given to clients that present
+        /// a client key; where none are configured, to loopback only, and there to no page of a foreign web site.
+        /// A settings file that holds a key must not be readable by others.
+        upstream_key: Option<Secret> = "", Key;
+        /// The same in a file, on one line. Read again when it changes.
+        upstream_key_file: Option<PathBuf> = "", File;
+        /// A PEM file with the certificate clients see, and after it the chain up to its authority. The port then speaks
+        /// TLS only. Read again when it changes; connections that are there stay.
+        tls_certificate: Option<PathBuf> = "", File;
+        /// A PEM file with that certificate's private key.
+        tls_key: Option<PathBuf> = "", File;
         /// The provider's base URL, as SDKs take it; a bare origin means `/v1`. Credentials go there and nowhere
         /// else.
         upstream: Uri = "https://api.openai.com/v1", BaseUrl;
@@ -184,6 +205,11 @@ section! {
         /// For a client's request head, and so also for how long an idle client connection is kept. Beyond it the
         /// connection is closed.
         header: Duration = "75s", WAIT;
+        /// For a client's TLS handshake. Beyond it the connection is closed.
+        tls_handshake: Duration = "10s", WAIT;
+        /// Between two looks at the files of keys and certificates. What has changed is taken over then, at once with
+        /// SIGHUP; what cannot be used is reported, and the old goes on.
+        file_check: Duration = "30s", WAIT;
         /// Between two pieces of a client's body. Beyond it the request is answered 408.
         body_idle: Duration = "30s", WAIT;
         /// For a client's whole body. Beyond it the request is answered 408.
@@ -245,15 +271,7 @@ impl Settings {
     pub(super) fn from_written(written: &Written) -> Result<Self, ConfigError> {
         let settings = Self::resolve(written)?;
         let refuse = |place: Place, message: String| Err(ConfigError { place, message });
-        if !settings.listen.ip().is_loopback() && !settings.allow_remote {
-            let address = settings.listen;
-            return refuse(
-                written.place("listen"),
-                format!(
-                    "listen: other machines can reach {address}; if that is meant, set allow_remote = true"
-                ),
-            );
-        }
+        settings.check_trust(written)?;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         for (smaller, larger, in_order) in [
             ("limits.turn_buffer", "limits.all_buffers", limits.turn_buffer <= limits.all_buffers),
@@ -270,6 +288,43 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// Who may reach the port, and with what. Reads the files of keys, so that a bad one is found at start.
+    fn check_trust(&self, written: &Written) -> Result<(), ConfigError> {
+        let refuse = |key: &str, message: &str| {
+            Err(ConfigError { place: written.place(key), message: format!("{key}: {message}") })
+        };
+        if self.upstream_key.is_some() && self.upstream_key_file.is_some() {
+            return refuse("upstream_key", "there is an upstream_key_file too; give one of them");
+        }
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(_), None) => return refuse("tls_certificate", "its private key is missing: set tls_key"),
+            (None, Some(_)) => return refuse("tls_key", "its certificate is missing: set tls_certificate"),
+            _ => {}
+        }
+        let guarded = !self.client_keys.is_empty() || self.client_keys_file.is_some();
+        if !self.listen.ip().is_loopback() {
+            let address = self.listen;
+            let protected = guarded && self.tls_certificate.is_some();
+            if !self.allow_remote && !protected {
+                let message = format!(
+                    "other machines can reach {address}; that takes client keys and TLS (client_keys, \
+                     tls_certificate), or allow_remote = true if it is meant without"
+                );
+                return refuse("listen", &message);
+            }
+            for (key, is_set) in [
+                ("upstream_key", self.upstream_key.is_some()),
+                ("upstream_key_file", self.upstream_key_file.is_some()),
+            ] {
+                if is_set && !guarded {
+                    let message = format!("whoever reaches {address} could spend it; set client_keys");
+                    return refuse(key, &message);
+                }
+            }
+        }
+        self.keys().map(drop)
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> R
         Ok(upload) => upload,
         Err(error) => return Problem::from(&error).response(),
     };
-    let account = proxy.account(&parts.headers);
+    let account = proxy.account(&parts.headers, &parts.extensions);
     let turn = Turn { proxy: proxy.clone(), parts, upload, account, permit };
     match turn.read().await {
         Ok(request) => turn.live(Arc::new(request)).await,

@@ -2,6 +2,9 @@
 //!
 //! Knows how to ask and how to read an answer; which answer is right for a fault is the tests' to say.
 
+#[path = "../support/scanner.rs"]
+mod scanner;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -53,6 +56,7 @@ impl World {
         width: Width,
         tune: impl FnOnce(&mut Settings),
     ) -> Self {
+        scanner::listen();
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             upstream: base.parse().unwrap(),
@@ -301,7 +305,7 @@ where
 pub(crate) fn request(addr: SocketAddr, key: &str, body: &Value) -> Request<Full<Bytes>> {
     Request::post(format!("http://{addr}/v1/responses"))
         .header("host", addr.to_string())
-        .header("authorization", format!("Bearer {key}"))
+        .header("authorization", format!("Bearer sk-planted-{key}"))
         .header("content-type", "application/json")
         .body(Full::new(body.to_string().into()))
         .unwrap()

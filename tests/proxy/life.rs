@@ -232,7 +232,7 @@ async fn a_client_may_have_one_turn_go_plain() {
     assert_eq!(world.record(turn.id()).transport, Transport::Http);
     let echoed = agent.client.get("/v1/echo").await.json();
     assert_eq!(echoed["headers"]["x-tailwire-mode"], Value::Null);
-    assert_eq!(echoed["headers"]["authorization"], json!(["Bearer key-a"]));
+    assert_eq!(echoed["headers"]["authorization"], json!([crate::http::CREDENTIAL]));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use serde_json::json;
 use tailwire::sim::Transport;
 
 use crate::agent::{Agent, assert_same_contexts};
-use crate::http::Client;
+use crate::http::{CREDENTIAL, Client};
 use crate::world::World;
 
 const WORDS: &str = "the same words [sim calls=2 reasoning=1 text=60]";
@@ -12,7 +12,7 @@ const WORDS: &str = "the same words [sim calls=2 reasoning=1 text=60]";
 #[tokio::test]
 async fn f36_two_credentials_with_equal_words_share_nothing() {
     let world = World::plain().await;
-    let mut agents = ["Bearer key-a", "Bearer key-b"]
+    let mut agents = [CREDENTIAL, "Bearer sk-planted-b"]
         .map(|key| Agent::new(world.proxied().with("authorization", key)).set(&json!({"store": true})));
     let mut runs = Vec::new();
     // In turns, so that each could take up what the other has just left.
@@ -111,7 +111,7 @@ async fn f34_another_s_response_cannot_be_named() {
     let world = World::plain().await;
     let first =
         Agent::new(world.proxied()).set(&json!({"store": true})).run("hi [sim text=30]").await.remove(0);
-    let stranger = world.proxied().with("authorization", "Bearer key-b");
+    let stranger = world.proxied().with("authorization", "Bearer sk-planted-b");
     let body = json!({"model": "gpt-sim", "input": "what did we say?", "previous_response_id": first.id()});
     let refused = stranger.ask(&body).await;
     assert_eq!(refused.status, 400);
