@@ -214,7 +214,8 @@ impl Mark {
         let tries: Vec<&Record> =
             turns.iter().filter(|record| record.transport == Transport::WebSocket).collect();
         let socket = match tries[..] {
-            [] => Socket::None,
+            // The turn went over HTTP at once.
+            _ if turns.first().is_none_or(|first| first.transport == Transport::Http) => Socket::None,
             [_] if expected == Socket::Lost => {
                 until(about, || ended(world) > self.ended).await;
                 Socket::Lost
