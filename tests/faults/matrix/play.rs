@@ -112,7 +112,7 @@ impl Scene<'_> {
         if self.moment != Moment::Idle {
             world.sim.provider.mishap(mishap.clone());
         }
-        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=16" } else { "text=6" });
+        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=16" } else { "text=4" });
         agent.instructions.push_str(&" Think again.".repeat(self.row.weight));
         let answer = agent.send(world).await;
         if self.moment == Moment::Idle {
