@@ -12,7 +12,7 @@ use crate::matrix::table::{
 use crate::support::ms;
 
 /// Long enough for a busy machine, short enough to wait for.
-const LIMIT: Duration = Duration::from_millis(700);
+const LIMIT: Duration = Duration::from_secs(1);
 
 fn hasty(settings: &mut Settings) {
     settings.timeouts.connect = LIMIT;
