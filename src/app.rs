@@ -73,6 +73,11 @@ impl Running {
         self.proxy.pool().sockets()
     }
 
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.proxy.bodies()
+    }
+
     /// Bytes that wait for clients, of all turns.
     pub fn buffered(&self) -> usize {
         self.proxy.pool().buffered()
@@ -160,7 +165,8 @@ fn build(settings: Settings) -> io::Result<Proxy> {
         Compression::Takeover => Some(extension::Compression::Takeover),
         Compression::Pooled => Some(extension::Compression::Pooled),
     };
-    let bounds = Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers };
+    let bounds =
+        Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers, turns: limits.turns };
     let metrics = Arc::new(Metrics::default());
     let target = upstream.target("/v1/responses");
     let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
@@ -190,6 +196,7 @@ fn listen_limits(settings: &Settings) -> listen::Limits {
     listen::Limits {
         connections: u32::try_from(settings.limits.connections).unwrap_or(u32::MAX),
         header_timeout: settings.timeouts.header,
+        stalled: settings.timeouts.stalled_client,
         grace: settings.timeouts.drain,
         ..listen::Limits::default()
     }

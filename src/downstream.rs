@@ -5,4 +5,6 @@ pub mod body;
 pub mod coding;
 pub mod headers;
 pub mod listen;
+pub mod room;
+pub mod stall;
 pub mod upload;

@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 use crate::config::{Mode, Settings};
 use crate::downstream::body::Body;
 use crate::downstream::headers;
+use crate::downstream::room::Room;
+use crate::downstream::stall;
 use crate::downstream::upload::UploadLimits;
 use crate::proto::digest::Key;
 use crate::proto::session::profile::Profile;
@@ -43,6 +45,7 @@ pub struct Proxy {
     key: Key,
     census: Census,
     turns: Arc<Semaphore>,
+    bodies: Arc<Room>,
 }
 
 /// What a proxy is made of, besides its settings.
@@ -67,11 +70,18 @@ impl Proxy {
     pub fn new(settings: Settings, key: Key, parts: Parts) -> Self {
         let Parts { profile, upstream, pool, client, dialer, metrics } = parts;
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
-        Self { settings, profile, upstream, pool, client, dialer, metrics, key, census: Census::new(), turns }
+        let bodies = Room::new(settings.limits.all_bodies);
+        let census = Census::new();
+        Self { settings, profile, upstream, pool, client, dialer, metrics, key, census, turns, bodies }
     }
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let limit = self.settings.timeouts.stalled_client;
+        self.answer(request).await.map(|body| stall::watched(body, limit))
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         if tunnel::asked(&request) {
             self.metrics.passthrough.increment();
             return tunnel::open(&self.dialer, &self.upstream, request).await;
@@ -114,6 +124,11 @@ impl Proxy {
     /// The sockets.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.bodies.held()
     }
 
     fn upload_limits(&self) -> UploadLimits {

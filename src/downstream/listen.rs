@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::downstream::body::Body;
+use crate::downstream::stall::Timed;
 
 /// What clients may take up.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct Limits {
     pub headers: usize,
     /// Most requests in flight on one HTTP/2 connection; default 256. The next one is refused, unprocessed.
     pub streams: u32,
+    /// How long a client may take nothing of what waits for it; default 5 minutes. Then its connection is closed.
+    pub stalled: Duration,
     /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
     pub grace: Duration,
 }
@@ -45,6 +48,7 @@ impl Default for Limits {
             header_bytes: 256 << 10,
             headers: 200,
             streams: 256,
+            stalled: Duration::from_secs(300),
             grace: Duration::from_secs(30),
         }
     }
@@ -104,6 +108,7 @@ where
             };
             let Some((stream, peer, place)) = accepted else { continue };
             let connection = Connection { peer, stage: announced.clone(), _place: Arc::new(place) };
+            let stream = Timed::new(stream, limits.stalled);
             tokio::spawn(attend(stream, connection, handler.clone(), builder.clone(), limits.header_timeout));
         }
     }
@@ -151,7 +156,7 @@ fn of_the_client(error: &io::Error) -> bool {
 
 /// One connection, to its end or the server's.
 async fn attend<H, F>(
-    stream: TcpStream,
+    stream: Timed<TcpStream>,
     connection: Connection,
     handler: H,
     builder: Arc<auto::Builder<TokioExecutor>>,

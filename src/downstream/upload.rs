@@ -40,6 +40,15 @@ pub struct Upload {
     pub encoding: Option<HeaderValue>,
 }
 
+impl Upload {
+    /// Bytes of memory it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let shared = self.raw.as_ptr() == self.body.as_ptr();
+        self.raw.len() + if shared { 0 } else { self.body.len() }
+    }
+}
+
 /// What a client did wrong while uploading.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
