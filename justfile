@@ -41,3 +41,8 @@ mutants *NAMES:
 # Costs of the hot paths.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# What the shipped build weighs under load, before, at its peak and after. Give names to run only some; takes minutes.
+memory *ARGS:
+    cargo build --locked --profile dist --features dist
+    TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}
