@@ -38,7 +38,10 @@ impl Answer {
         while let Some(frame) = incoming.frame().await {
             match frame {
                 Ok(frame) => answer.body.extend(frame.into_data().unwrap_or_default()),
-                Err(_) => answer.broken = true,
+                Err(_) => {
+                    answer.broken = true;
+                    break;
+                }
             }
         }
         answer
