@@ -181,7 +181,7 @@ async fn a_reader_that_takes_nothing_for_too_long_is_given_up() {
         slow.ask(LARGE);
         let (response, _connection) = stalled(version, world.proxy.addr, &slow).await;
         let gone = |book: &Book| book.sockets_open == 0 && book.turns[1].outcome == Outcome::Cancelled;
-        assert!(world.sim.provider.ledger().wait(gone).await, "{version:?}");
+        until("given up", || world.sim.provider.ledger().read(gone)).await;
         until("nothing is kept", || world.proxy.buffered() == 0 && world.proxy.sockets() == 0).await;
         assert_eq!(world.proxy.metrics().turns_abandoned.value(), 1, "as if it had left");
         let answer = within("the rest", Answer::read(response)).await;
@@ -195,7 +195,7 @@ async fn a_reader_that_takes_nothing_for_too_long_is_given_up() {
 #[tokio::test]
 async fn a_whole_answer_that_nobody_takes_is_dropped_and_its_socket_goes_on() {
     let world = world_with(|settings| {
-        settings.timeouts.stalled_client = ms(4000);
+        settings.timeouts.stalled_client = ms(8000);
         settings.limits.lag = 64 << 20;
         settings.limits.turn_buffer = 64 << 20;
         settings.limits.all_buffers = 1 << 30;
@@ -204,10 +204,10 @@ async fn a_whole_answer_that_nobody_takes_is_dropped_and_its_socket_goes_on() {
     let mut neighbour = Agent::new("key", "neighbour", false);
     neighbour.turn(&world, "text=20", "before").await;
     let mut slow = Agent::new("key", "slow", true);
-    slow.ask("calls=1 parallel=10 args=50000");
+    slow.ask("calls=1 parallel=10 args=20000");
     let (_response, _connection) = stalled(Version::H2c, world.proxy.addr, &slow).await;
     let told = |book: &Book| book.turns[1].outcome == Outcome::Ended(Ending::Completed);
-    assert!(world.sim.provider.ledger().wait(told).await);
+    until("all told", || world.sim.provider.ledger().read(told)).await;
     until("nothing is kept", || world.proxy.buffered() == 0).await;
     assert_eq!(world.proxy.metrics().turns_abandoned.value(), 1);
     assert_eq!(neighbour.turn(&world, "text=20", "after").await, "delta");
