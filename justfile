@@ -45,3 +45,8 @@ bench *ARGS:
 # Every known failure of other projects, with the tests that show it or the reason why it cannot happen here.
 failures:
     python3 tests/failures/list.py
+
+# What the shipped build weighs under load, before, at its peak and after. Give names to run only some; takes minutes.
+memory *ARGS:
+    cargo build --locked --profile dist --features dist
+    TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}

@@ -104,6 +104,11 @@ impl Running {
         (self.proxy.turns(), self.proxy.pool().turns())
     }
 
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.proxy.bodies()
+    }
+
     /// Bytes that wait for clients, of all turns.
     pub fn buffered(&self) -> usize {
         self.proxy.pool().buffered()
@@ -215,7 +220,8 @@ fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Pro
         Compression::Takeover => Some(extension::Compression::Takeover),
         Compression::Pooled => Some(extension::Compression::Pooled),
     };
-    let bounds = Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers };
+    let bounds =
+        Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers, turns: limits.turns };
     let metrics = Arc::new(Metrics::default());
     let target = upstream.target("/v1/responses");
     let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
@@ -258,7 +264,7 @@ fn listen_limits(settings: &Settings) -> listen::Limits {
         headers: settings.limits.headers,
         streams: u32::try_from(settings.limits.streams).unwrap_or(u32::MAX),
         half_close: settings.timeouts.half_close,
-        unread: settings.timeouts.unread,
+        stalled: settings.timeouts.stalled_client,
         grace: settings.timeouts.drain,
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Mode, Settings};
 use crate::downstream::body::Body;
+use crate::downstream::room::Room;
+use crate::downstream::stall;
 use crate::downstream::upload::UploadLimits;
 use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
@@ -48,6 +50,7 @@ pub struct Proxy {
     census: Census,
     admission: Admission,
     turns: Arc<Semaphore>,
+    bodies: Arc<Room>,
 }
 
 /// What a proxy is made of, besides its settings.
@@ -74,12 +77,31 @@ impl Proxy {
     pub fn new(settings: Settings, key: Key, parts: Parts) -> Self {
         let Parts { admission, profile, upstream, pool, client, dialer, metrics } = parts;
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
+        let bodies = Room::new(settings.limits.all_bodies);
         let census = Census::new();
-        Self { settings, profile, upstream, pool, client, dialer, metrics, key, census, admission, turns }
+        Self {
+            settings,
+            profile,
+            upstream,
+            pool,
+            client,
+            dialer,
+            metrics,
+            key,
+            census,
+            admission,
+            turns,
+            bodies,
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
-    pub async fn handle(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let limit = self.settings.timeouts.stalled_client;
+        self.answer(request).await.map(|body| stall::watched(body, limit))
+    }
+
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let limits = &self.settings.limits;
         if let Some(flaw) = message::flaw(&request, limits.head, limits.headers) {
             return Problem::from(&flaw).refusal(request.version());
@@ -146,6 +168,11 @@ impl Proxy {
     /// The sockets.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.bodies.held()
     }
 
     fn upload_limits(&self) -> UploadLimits {

@@ -155,6 +155,9 @@ section! {
     Limits "limits" "limits." {
         /// The largest request body, after decoding. A larger one is answered 413.
         body: usize = "64MiB", Size(KIB, GIB);
+        /// All request bodies that are held at a time: each until its answer begins (streams) or ends. Beyond it a turn is
+        /// answered 503 with `retry-after`.
+        all_bodies: usize = "1GiB", Size(KIB, 64 * GIB);
         /// The largest frame sent upstream. A larger turn goes over HTTP.
         frame: usize = "15MiB", Size(KIB, 16 * MIB);
         /// A frame above this, and above any the upstream has taken so far, goes on a socket of its own, so that
@@ -165,7 +168,8 @@ section! {
         /// How much of one turn's answer may wait for its client. A slower client's turn ends with an error when
         /// it holds up others.
         turn_buffer: usize = "16MiB", Size(KIB, GIB);
-        /// The same for all turns together. Beyond it a turn that lags counts as if its own buffer were full.
+        /// The same for all turns together, but for one event each. Once half of it is used, a turn counts as if its
+        /// own buffer were full when more waits for it than its share of the other half (that half over `turns`).
         all_buffers: usize = "256MiB", Size(KIB, 64 * GIB);
         /// A socket with a turn that lags by more than this takes no new turns until the client has caught up.
         lag: usize = "1MiB", Size(KIB, GIB);
@@ -215,10 +219,9 @@ section! {
         /// For a client's whole body. Beyond it the request is answered 408.
         body: Duration = "10m", WAIT;
         /// For a client that has closed its side of a connection (it may be gone, or only have said all it wants) to
-        /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone.
-        half_close: Duration = "2s", GRACE;
-        /// For a client to take any of what waits for it. Beyond it its connection is cut.
-        unread: Duration = "5m", WAIT;
+        /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone; by default at
+        /// once, as with the providers.
+        half_close: Duration = "0ms", GRACE;
         /// From the frame to the first event of its turn. Beyond it its socket takes no new turns, and the turn is
         /// tried on the next rung.
         first_event: Duration = "90s", WAIT;
@@ -229,6 +232,9 @@ section! {
         ping: Duration = "25s", WAIT;
         /// For the answer to a ping. Beyond it the socket counts as lost.
         pong: Duration = "10s", WAIT;
+        /// How long a client may take nothing of an answer that waits for it. Beyond it the turn ends as if the client had
+        /// left, and its connection (HTTP/2: its stream) with it.
+        stalled_client: Duration = "5m", WAIT;
         /// How long an answer nobody listens to is still read. Beyond it its socket takes no new turns.
         abandon_grace: Duration = "5s", GRACE;
         /// For open turns after the signal to stop. Beyond it they are cut.
@@ -274,6 +280,7 @@ impl Settings {
         settings.check_trust(written)?;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         for (smaller, larger, in_order) in [
+            ("limits.body", "limits.all_bodies", limits.body <= limits.all_bodies),
             ("limits.turn_buffer", "limits.all_buffers", limits.turn_buffer <= limits.all_buffers),
             (
                 "limits.sockets_per_credential",

@@ -35,11 +35,11 @@ pub struct Limits {
     pub headers: usize,
     /// Most requests in flight on one HTTP/2 connection; default 256. The next one is refused, unprocessed.
     pub streams: u32,
-    /// How long a client that closed its side is still written to, counted from the last byte it took; default 2 s. Then
-    /// it counts as gone.
+    /// How long a client that closed its side is still written to, counted from the last byte it took; default 0: it counts as
+    /// gone at once.
     pub half_close: Duration,
-    /// Longest time a client may take nothing of what waits for it; default 5 minutes. Then its connection is cut.
-    pub unread: Duration,
+    /// How long a client may take nothing of what waits for it; default 5 minutes. Then its connection is closed.
+    pub stalled: Duration,
     /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
     pub grace: Duration,
 }
@@ -52,8 +52,8 @@ impl Default for Limits {
             header_bytes: 256 << 10,
             headers: 200,
             streams: 256,
-            half_close: Duration::from_secs(2),
-            unread: Duration::from_secs(300),
+            half_close: Duration::ZERO,
+            stalled: Duration::from_secs(300),
             grace: Duration::from_secs(30),
         }
     }
@@ -214,7 +214,7 @@ async fn attend<S, H, F>(
             }
         }
     });
-    let patience = Patience { half_close: limits.half_close, unread: limits.unread };
+    let patience = Patience { half_close: limits.half_close, stalled: limits.stalled };
     let line = TokioIo::new(Line::new(stream, traffic.clone(), patience));
     let mut served = pin!(builder.serve_connection_with_upgrades(line, service));
     let mut draining = pin!(connection.reached(Stage::Draining));

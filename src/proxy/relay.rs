@@ -137,6 +137,7 @@ impl Try {
                 self.settle(&event);
                 return match self.restorer.body(&event) {
                     Some(body) => Answer::Body(body),
+                    None if self.restorer.is_incomplete() => Answer::Fault(Fault::TooBig),
                     None => Answer::Fault(Fault::Desynchronised),
                 };
             }
@@ -224,6 +225,10 @@ impl Try {
     async fn piece(&mut self) -> (Result<Bytes, BodyError>, bool) {
         if self.ended {
             return (Err("the provider's stream broke".into()), false);
+        }
+        // Nothing is sent again once the answer has begun; a long answer must not keep a large body.
+        if let Some(request) = Arc::get_mut(&mut self.request).filter(|request| !request.is_empty()) {
+            request.forget_body();
         }
         let mut out = Vec::new();
         loop {

@@ -295,7 +295,7 @@ mod tests {
         let dialer = Dialer::new(Tls::new(&[]).expect("a trust store"));
         let target = Upstream::parse("http://127.0.0.1:9/v1").expect("an address").target("/v1/responses");
         let core = Core::new(Key::new([1; 32]), limits, false, 1 << 20);
-        Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1 }, Arc::default())
+        Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1, turns: 1 }, Arc::default())
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// How long a test waits for what should already be on its way.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many responses the provider, and so the proxy, has in flight on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +219,11 @@ impl Answer {
         while let Some(frame) = incoming.frame().await {
             match frame {
                 Ok(frame) => body.extend(frame.into_data().unwrap_or_default()),
-                Err(_) => broken = true,
+                // Asked again, HTTP/2 says so for ever.
+                Err(_) => {
+                    broken = true;
+                    break;
+                }
             }
         }
         let body = String::from_utf8(body).unwrap();

@@ -125,11 +125,23 @@ impl Event {
         json::string(&response[json::find(&members, "id")?.value.clone()]).map(std::borrow::Cow::into_owned)
     }
 
+    /// The same event in memory of its own, if it is so short that it may be a small part of what it came in.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        if self.text.len() > SHARED_BYTES {
+            return self;
+        }
+        Self { text: Bytes::copy_from_slice(&self.text), ..self }
+    }
+
     /// Bytes it weighs in a queue.
     pub fn weight(&self) -> usize {
         self.text.len() + self.members.len() * 48 + 64
     }
 }
+
+/// Longer texts have (nearly) a buffer of their own.
+const SHARED_BYTES: usize = 16 << 10;
 
 /// What an `error` frame, or a failed response's `error`, says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -121,6 +121,59 @@ fn arguments_wait_for_the_name_of_their_call() {
 }
 
 #[test]
+fn past_the_bound_on_what_is_held_nothing_overtakes_anything() {
+    let delta = |index: usize, n: usize, bytes: usize| {
+        let pad = "x".repeat(bytes);
+        format!(
+            r#"{{"type":"response.function_call_arguments.delta","item_id":"f{index}","output_index":{index},"delta":"{n} {pad}"}}"#
+        )
+    };
+    let mut input = vec![r#"{"type":"response.in_progress","response":{"id":"r"}}"#.to_owned()];
+    // Two calls in turn, 1.2 MB of them before either is named; then one of them is.
+    input.extend((0..24).map(|n| delta(n % 2, n, 50_000)));
+    input.push(
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"id":"f0","type":"function_call","name":"n"}}"#
+            .to_owned(),
+    );
+    input.push(delta(1, 24, 10));
+    let (mut restorer, mut out, mut held) = (Restorer::new(None), Vec::new(), 0);
+    for text in &input {
+        restorer.write(&event(text), &mut out);
+        held = held.max(restorer.setup.held_bytes());
+    }
+    assert!(held > 900_000 && held <= 1 << 20, "{held}");
+    let frames = sse::Decoder::default().push(&out).expect("sse");
+    let number = |data: &str| {
+        let value: serde_json::Value = serde_json::from_str(data).expect("json");
+        value["delta"].as_str().map(|delta| delta.split(' ').next().unwrap_or_default().parse::<usize>())
+    };
+    let order: Vec<usize> =
+        frames.iter().filter_map(|frame| number(&frame.data)).map(|n| n.expect("a number")).collect();
+    assert_eq!(order, (0..25).collect::<Vec<_>>());
+    let done = frames.iter().position(|frame| frame.name == "response.output_item.done");
+    assert_eq!(done, Some(frames.len() - 2), "as the socket sent them");
+}
+
+#[test]
+fn a_response_of_more_parts_than_are_remembered_goes_through_as_it_is() {
+    let mut restorer = Restorer::new(None);
+    let mut out = Vec::new();
+    let part = |n: usize| {
+        event(&format!(
+            r#"{{"type":"response.output_text.delta","item_id":"m","output_index":0,"content_index":{n},"delta":"x"}}"#
+        ))
+    };
+    let mut sizes = Vec::new();
+    for n in 0..70_000 {
+        out.clear();
+        restorer.write(&part(n), &mut out);
+        sizes.push(sse::Decoder::default().push(&out).expect("sse").len());
+    }
+    assert_eq!((sizes[1], sizes[69_999]), (2, 1), "announced at first; as it is past the bound");
+    assert!(sizes.iter().filter(|size| **size == 2).count() <= 1 << 16);
+}
+
+#[test]
 fn items_told_only_at_the_end_are_announced_before_it() {
     check(
         &[
