@@ -41,3 +41,7 @@ mutants *NAMES:
 # Costs of the hot paths.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# Agents, provider and proxy while everything goes wrong: 5 minutes, or `--minutes 60`, `--turns N`, `--seed S`, `--binary`.
+soak *ARGS:
+    cargo test --locked --release --test soak -- --soak {{ARGS}}

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::request::Transport;
 use super::rules::{Digests, Ending, Violation};
+use super::script::Fault;
 
 /// The provider's book, shared by all that write and read it.
 #[derive(Clone, Debug)]
@@ -54,6 +55,17 @@ impl Ledger {
         Entry { ledger: self.clone(), number }
     }
 
+    /// Enters a mishap. Only the fault's name is kept: what it carries may be content.
+    pub(super) fn struck(&self, connection: u64, fault: &Fault) {
+        let told = format!("{fault:?}");
+        let fault =
+            told.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned();
+        self.write(|book| {
+            bound(&mut book.struck);
+            book.struck.push_back(Struck { connection, fault });
+        });
+    }
+
     /// Enters a new TCP connection.
     pub(super) fn connected(&self) -> Arc<Traffic> {
         self.write(|book| {
@@ -71,7 +83,7 @@ impl Ledger {
     }
 }
 
-/// Everything on record. At most 65 536 turns and as many connections.
+/// Everything on record. At most 65 536 turns, and as many connections and mishaps.
 #[derive(Debug, Default)]
 pub struct Book {
     /// One record per request for a response, oldest first.
@@ -96,6 +108,8 @@ pub struct Book {
     pub pongs: u64,
     /// Mishaps that have struck.
     pub mishaps: u64,
+    /// Where they struck, oldest first.
+    pub struck: VecDeque<Struck>,
     turns_dropped: u64,
 }
 
@@ -113,6 +127,15 @@ impl Book {
     pub fn count(&self, outcome: Outcome) -> usize {
         self.turns.iter().filter(|record| record.outcome == outcome).count()
     }
+}
+
+/// A mishap that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Struck {
+    /// Number of the TCP connection it was carried out on.
+    pub connection: u64,
+    /// The name of the fault, as the script's enum has it.
+    pub fault: String,
 }
 
 /// One request for a response.

@@ -24,7 +24,11 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
     let script = caller.provider.now();
     tokio::time::sleep(travel(&script, caller.newly_read())).await;
     let occasion = Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None };
-    let answer = match caller.provider.strike(&occasion) {
+    let fault = caller.provider.strike(&occasion);
+    if let Some(fault) = &fault {
+        caller.provider.ledger().struck(caller.traffic.number(), fault);
+    }
+    let answer = match fault {
         Some(Fault::Upgrade(answer)) => answer,
         Some(Fault::Reset) => {
             caller.traffic.reset_on_drop();

@@ -23,6 +23,7 @@ impl Driver {
 
     /// Carries a fault out, on a turn or on the connection.
     pub(super) async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
+        self.provider.ledger().struck(self.caller.traffic.number(), &fault);
         match fault {
             Fault::Error(mut frame) => {
                 self.name_lane(&mut frame, turn);

@@ -1,0 +1,285 @@
+//! The two questions put to every attempt. Was the context right? It is if the provider's digests of it are those of the
+//! client's own full request, posted to a second provider that nothing happens to. And if there was no answer: would a
+//! client without a proxy have been without one, too?
+//!
+//! Explains from the provider's own books: which tries of this very turn it saw, over which connections, and what was done
+//! to those. What nothing explains is a lost turn.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::Request;
+use serde_json::Value;
+use tailwire::sim::ledger::Outcome as Ended;
+use tailwire::sim::{self, Transport};
+
+use crate::World;
+use crate::chat::{Ask, Chat};
+use crate::client::{self, Answer, Line, Manner, Outcome};
+use crate::provider::Try;
+use crate::trouble::Trouble;
+
+/// What a direct client would have been given.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    sim: Value,
+    output: Value,
+    /// Digest of the settings: by it the tries of a turn are known.
+    pub(crate) settings: String,
+    credential: String,
+}
+
+/// An attempt without a right answer, and what is known about it.
+pub(crate) struct Case<'a> {
+    pub(crate) ask: &'a Ask,
+    pub(crate) chat: &'a Chat,
+    pub(crate) key: &'a str,
+    pub(crate) settings: &'a str,
+    /// Tries of this turn that earlier attempts account for.
+    pub(crate) before: usize,
+    pub(crate) manner: Manner,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+/// What the second provider makes of a body.
+pub(crate) async fn direct(world: &World, line: &mut Option<Line>, key: &str, body: &Value) -> Expected {
+    let request = Request::post(format!("http://{}/v1/responses", world.reference.addr))
+        .header("host", "reference")
+        .header("authorization", format!("Bearer {key}"))
+        .header("content-type", "application/json")
+        .body(Full::new(body.to_string().into()))
+        .expect("a request");
+    let outcome = client::attempt(line, world.reference.addr, request, Manner::default()).await;
+    let Outcome::Done(answer) = outcome else {
+        panic!("the reference refuses a request of the soak's own: {outcome:?}");
+    };
+    let id = answer.response["id"].as_str().unwrap_or_default().to_owned();
+    if body["store"] != false {
+        // Nobody will continue it, and it would only take room.
+        let request = Request::delete(format!("http://{}/v1/responses/{id}", world.reference.addr))
+            .header("host", "reference")
+            .header("authorization", format!("Bearer {key}"))
+            .body(Full::default())
+            .expect("a request");
+        drop(client::attempt(line, world.reference.addr, request, Manner::default()).await);
+    }
+    let record = world.reference.provider.ledger().read(|book| {
+        let mut newest = book.turns.iter().rev();
+        newest.find(|record| record.response.as_deref() == Some(&*id)).cloned()
+    });
+    let record = record.expect("the reference writes down what it answers");
+    let Answer { mut response, .. } = answer;
+    Expected {
+        sim: response["sim"].take(),
+        output: response["output"].take(),
+        settings: record.settings,
+        credential: record.credential,
+    }
+}
+
+/// Judges a completed answer; the story of what is wrong with it, if anything.
+pub(crate) async fn right(
+    world: &World,
+    line: &mut Option<Line>,
+    chat: &mut Chat,
+    (ask, key, label): (&Ask, &str, &str),
+    (answer, expected): (&Answer, &Expected),
+) -> Result<(), String> {
+    let response = &answer.response;
+    let id = response["id"].as_str().unwrap_or_default();
+    let record = world.provider.record(id);
+    let mut held = chat.carried();
+    let mut expected = expected.clone();
+    let loose = answer.plan.contains("visible");
+    if loose {
+        held = held_upstream(world, chat, id).unwrap_or_default();
+        expected = direct(world, line, key, &chat.in_full(&held, label, ask.turn)).await;
+    }
+    let mut wrong = Vec::new();
+    if response["sim"] != expected.sim {
+        wrong.push(format!("context {} is not {}", response["sim"], expected.sim));
+    } else if !response["output"].as_array().is_none_or(Vec::is_empty)
+        && bare(&response["output"]) != bare(&expected.output)
+    {
+        wrong.push(format!("output {:.600} is not {:.600}", response["output"], expected.output));
+    }
+    match &record {
+        Some(record) if record.settings != expected.settings => wrong.push("other settings".to_owned()),
+        Some(record) if record.credential != expected.credential => {
+            wrong.push("another credential".to_owned())
+        }
+        Some(_) => {}
+        None => world.tally.count("judged by digest alone", "its book is closed"),
+    }
+    chat.note(ask.turn, response["sim"]["visible"].as_str().unwrap_or_default(), id, held);
+    if wrong.is_empty() { Ok(()) } else { Err(format!("{}; {record:?}", wrong.join("; "))) }
+}
+
+/// The reasoning upstream held for a response, read off the provider's books.
+fn held_upstream(world: &World, chat: &Chat, response: &str) -> Option<BTreeSet<u64>> {
+    let mut line = Vec::new();
+    let mut next = world.provider.record(response)?.previous;
+    while let Some(id) = next {
+        let record = world.provider.record(&id)?;
+        let known = chat.knows(&id);
+        line.push((id, record.digests.visible));
+        next = record.previous.filter(|_| !known);
+    }
+    chat.held(&line)
+}
+
+impl Case<'_> {
+    /// Why a direct client would have been without an answer as well; or the story of a lost turn.
+    pub(crate) async fn explain(&self, world: &World, outcome: &Outcome) -> Result<&'static str, String> {
+        let tries = world.provider.tries(self.settings);
+        let tries = &tries[self.before.min(tries.len())..];
+        let met = |what| world.troubles.met(what, self.from, self.to);
+        let why = match outcome {
+            Outcome::Left => Some("left by the client"),
+            Outcome::Unreachable(_) if met(Trouble::Cut) => Some("proxy killed"),
+            Outcome::Unreachable(_) if met(Trouble::Draining) => Some("proxy draining"),
+            Outcome::Unreachable(_) => None,
+            Outcome::Hung(_) => http_struck(tries).then_some("fault over http"),
+            Outcome::Done(answer) => ended(tries, &answer.response),
+            Outcome::Broken { code, message, .. } => {
+                if met(Trouble::Cut) {
+                    Some("proxy killed")
+                } else if met(Trouble::ProviderDown) {
+                    Some("provider down")
+                } else {
+                    self.broken(tries, code, message)
+                }
+            }
+            Outcome::Refused { code, message, plan, .. } => {
+                let told = self.refused(tries, code, message, plan);
+                match told {
+                    None if code.starts_with("tailwire_upstream") && met(Trouble::ProviderDown) => {
+                        Some("provider down")
+                    }
+                    None if met(Trouble::Cut) => Some("proxy killed"),
+                    None if self.is_forgotten(world, message).await => Some("forgotten by the provider"),
+                    told => told,
+                }
+            }
+        };
+        why.ok_or_else(|| self.story(outcome, tries))
+    }
+
+    /// A stream that had begun. After its first byte a direct client's is lost with its connection as well.
+    fn broken(&self, tries: &[Try], code: &str, message: &str) -> Option<&'static str> {
+        if code == "tailwire_slow_reader" {
+            return self.manner.pause.map(|_| "read too slowly");
+        }
+        if message.contains(MARK) {
+            return refused_there(tries).then_some("provider's error");
+        }
+        if tries.last().is_some_and(|last| last.strikes.iter().any(|fault| breaks(fault))) {
+            return Some("stream broken with its connection");
+        }
+        None
+    }
+
+    /// A status. Ours stands for a loss of transport: one such before the first byte must have been recovered from.
+    /// A frame that its socket's peer never read is on no book; of that one the plan tells.
+    fn refused(&self, tries: &[Try], code: &str, message: &str, plan: &str) -> Option<&'static str> {
+        if message.contains(MARK) {
+            return refused_there(tries).then_some("provider's error");
+        }
+        if !code.starts_with("tailwire_upstream") {
+            return None;
+        }
+        let struck = tries.iter().filter(|seen| seen.strikes.iter().any(|fault| breaks(fault))).count();
+        let once = self.ask.acts || self.ask.anchor.is_some();
+        let unread = usize::from(tries.len() == 1 && plan.contains("recovered"));
+        let enough = struck + unread >= 2 || (once && struck >= 1) || http_struck(tries);
+        enough.then_some("transport lost more than once")
+    }
+
+    /// An id the client itself named is not known to the provider: asked directly, it says the same.
+    async fn is_forgotten(&self, world: &World, message: &str) -> bool {
+        if !message.contains("not found") || !(self.ask.refers || self.ask.anchor.is_some()) {
+            return false;
+        }
+        let mut line = None;
+        for id in &self.chat.taken {
+            let request = Request::get(format!("http://{}/v1/responses/{id}", world.provider.addr))
+                .header("host", "provider")
+                .header("authorization", format!("Bearer {}", self.key))
+                .body(Full::default())
+                .expect("a request");
+            let outcome = client::attempt(&mut line, world.provider.addr, request, Manner::default()).await;
+            if !matches!(outcome, Outcome::Done(_)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn story(&self, outcome: &Outcome, tries: &[Try]) -> String {
+        let mut told = format!("{outcome:?}");
+        told.truncate(told.char_indices().map(|(at, _)| at).take(1200).last().unwrap_or_default());
+        let tries: Vec<String> = tries.iter().map(brief).collect();
+        format!(
+            "{told}\nafter {:?}, {:?}, acts {}, anchor {:?}\ntries {tries:#?}",
+            self.to - self.from,
+            self.manner,
+            self.ask.acts,
+            self.ask.anchor
+        )
+    }
+}
+
+fn brief(seen: &Try) -> String {
+    let Try { record, strikes } = seen;
+    format!(
+        "{:?} on connection {} lane {:?}, continues {:?}, response {:?}, {:?} after {} tokens; strikes there {strikes:?}",
+        record.transport,
+        record.connection,
+        record.stream_id,
+        record.previous,
+        record.response,
+        record.outcome,
+        record.tokens
+    )
+}
+
+/// A response that failed or was left incomplete: so the provider ended it.
+fn ended(tries: &[Try], response: &Value) -> Option<&'static str> {
+    let (wanted, told) = match response["status"].as_str() {
+        Some("failed") => (sim::rules::Ending::Failed, "provider's failed"),
+        Some("incomplete") => (sim::rules::Ending::Incomplete, "provider's incomplete"),
+        _ => return None,
+    };
+    tries.iter().any(|seen| seen.record.outcome == Ended::Ended(wanted)).then_some(told)
+}
+
+/// The provider told an error; where it told it twice, its book has the second ending.
+fn refused_there(tries: &[Try]) -> bool {
+    use sim::rules::Ending::{Failed, Refused};
+    tries.iter().any(|seen| [Ended::Ended(Refused), Ended::Ended(Failed)].contains(&seen.record.outcome))
+}
+
+/// Over HTTP the client has its own connection's fate, with or without a proxy.
+fn http_struck(tries: &[Try]) -> bool {
+    let http = tries.iter().filter(|seen| seen.record.transport == Transport::Http);
+    http.flat_map(|seen| &seen.strikes).any(|fault| breaks(fault))
+}
+
+/// Whether a fault ends or garbles its whole connection. A fault this list does not know is taken to.
+fn breaks(fault: &str) -> bool {
+    !["Error", "TwoTerminals", "NotFound", "Failed", "Incomplete", "PingFlood", "Upgrade"].contains(&fault)
+}
+
+/// An output without the ids that every run mints anew.
+fn bare(output: &Value) -> Value {
+    let mut items = output.clone();
+    for item in items.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        item.remove("id");
+    }
+    items
+}
+
+/// Stands in the message of every error that the chaos has the provider give.
+pub(crate) const MARK: &str = "soak mishap";
