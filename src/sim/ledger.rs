@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -56,13 +56,13 @@ impl Ledger {
     }
 
     /// Enters a mishap. Only the fault's name is kept: what it carries may be content.
-    pub(super) fn struck(&self, connection: u64, fault: &Fault) {
+    pub(super) fn struck(&self, connection: u64, fault: &Fault, response: Option<String>) {
         let told = format!("{fault:?}");
         let fault =
             told.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned();
         self.write(|book| {
             bound(&mut book.struck);
-            book.struck.push_back(Struck { connection, fault });
+            book.struck.push_back(Struck { connection, fault, response, at: Instant::now() });
         });
     }
 
@@ -136,6 +136,10 @@ pub struct Struck {
     pub connection: u64,
     /// The name of the fault, as the script's enum has it.
     pub fault: String,
+    /// The response it was meant for, if that had begun.
+    pub response: Option<String>,
+    /// When.
+    pub at: Instant,
 }
 
 /// One request for a response.

@@ -26,7 +26,7 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
     let occasion = Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None };
     let fault = caller.provider.strike(&occasion);
     if let Some(fault) = &fault {
-        caller.provider.ledger().struck(caller.traffic.number(), fault);
+        caller.provider.ledger().struck(caller.traffic.number(), fault, None);
     }
     let answer = match fault {
         Some(Fault::Upgrade(answer)) => answer,

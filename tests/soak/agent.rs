@@ -3,7 +3,6 @@
 //! Everything it decides comes from the run's seed and its own number. Four neighbours share a story, so that they say
 //! the same things; two of those share a credential as well.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use crate::chance::Chance;
 use crate::chat::{Ask, Chat, Drops, Echo, Habit, prose};
 use crate::client::{self, Answer, Leave, Line, Manner, Outcome};
 use crate::judge::{self, Case, Expected};
+use crate::lore::Body;
 use crate::tally::{LOST, WRONG};
 use crate::trouble::Trouble;
 
@@ -238,7 +238,7 @@ impl Agent {
         let mut anchored = self.ways.once_in(3);
         let mut ask = chat.ask(self.stream, anchored, &label);
         let mode = self.ways.once_in(30);
-        let expected = self.expect(chat, &ask, &label).await;
+        let expected = self.expect(chat, &label).await;
         let mut before = 0;
         for attempt in 0..MOST_ATTEMPTS {
             let from = Instant::now();
@@ -257,6 +257,7 @@ impl Agent {
                 chat,
                 key: &self.key,
                 settings: &expected.settings,
+                credential: &expected.credential,
                 before,
                 manner,
                 from,
@@ -279,21 +280,24 @@ impl Agent {
         None
     }
 
-    async fn expect(&mut self, chat: &Chat, ask: &Ask, label: &str) -> Expected {
-        let body = chat.in_full(&BTreeSet::new(), label, ask.turn);
-        judge::direct(&self.world, &mut self.reference, &self.key, &body).await
+    /// What a direct client would be given.
+    async fn expect(&mut self, chat: &Chat, label: &str) -> Expected {
+        let body = Body { items: chat.visible(), around: chat.around(label) };
+        let request = body.with(&body.items);
+        let expected = judge::direct(&self.world, &mut self.reference, &self.key, &request).await;
+        self.world.lore.bodies.put(&expected.settings, Arc::new(body));
+        expected
     }
 
     async fn judge(
         &mut self,
-        chat: &mut Chat,
+        chat: &Chat,
         (ask, label): (&Ask, &str),
         (answer, expected): (&Answer, &Expected),
     ) {
         let world = self.world.clone();
         world.tally.count("plans", answer.plan.clone());
-        let about = (ask, &*self.key, label);
-        let verdict = judge::right(&world, &mut self.reference, chat, about, (answer, expected)).await;
+        let verdict = judge::right(&world, &mut self.reference, &self.key, (answer, expected)).await;
         let story = |what: &str| {
             let seed = world.plan.seed;
             format!(

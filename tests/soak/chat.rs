@@ -1,8 +1,8 @@
 //! A conversation as an agent keeps it: its items, what it leaves out of them, its settings, and the body these make.
 //!
-//! Knows no sockets. It also keeps what the judge must know: which reasoning a response that is continued still holds.
+//! Knows no sockets, and nothing of what became of its requests but the answers it took.
 
-use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -43,11 +43,8 @@ pub(crate) enum Echo {
 /// One item of the history.
 #[derive(Clone, Debug)]
 struct Entry {
-    number: u64,
-    /// The request whose answer it was in, or with which it was first sent.
-    turn: u64,
     /// As the client sends it, references aside.
-    value: Value,
+    value: Arc<Value>,
     reasoning: bool,
     hidden: bool,
     /// Its id at the provider, if it may be referred to.
@@ -72,12 +69,7 @@ pub(crate) struct Chat {
     pub(crate) habit: Habit,
     entries: Vec<Entry>,
     settings: Vec<(&'static str, Value)>,
-    next_entry: u64,
     turn: u64,
-    /// By the visible digest of a request: its turn, and the reasoning it carried.
-    asked: HashMap<String, (u64, BTreeSet<u64>)>,
-    /// By response: the reasoning upstream then held.
-    held: HashMap<String, BTreeSet<u64>>,
     /// The last answer taken, and how many entries there were then.
     last: Option<(String, usize)>,
     /// Answers taken: what anchors and references depend on.
@@ -98,17 +90,7 @@ impl Chat {
             ("parallel_tool_calls", json!(true)),
             ("user", Value::Null),
         ];
-        Self {
-            habit,
-            entries: Vec::new(),
-            settings,
-            next_entry: 0,
-            turn: 0,
-            asked: HashMap::new(),
-            held: HashMap::new(),
-            last: None,
-            taken: Vec::new(),
-        }
+        Self { habit, entries: Vec::new(), settings, turn: 0, last: None, taken: Vec::new() }
     }
 
     pub(crate) fn turns(&self) -> u64 {
@@ -195,7 +177,7 @@ impl Chat {
         let input: Vec<Value> = sent
             .map(|entry| match &entry.id {
                 Some(id) if refers && !entry.reasoning => json!({ "type": "item_reference", "id": id }),
-                _ => entry.value.clone(),
+                _ => Value::clone(&entry.value),
             })
             .collect();
         let mut members = self.settings.clone();
@@ -214,63 +196,18 @@ impl Chat {
         Ask { body: written(&members), anchor, acts, refers, turn: self.turn }
     }
 
-    /// What a model must have seen of this turn: the whole history in full, with this reasoning put back.
-    pub(crate) fn in_full(&self, held: &BTreeSet<u64>, label: &str, turn: u64) -> Value {
-        let seen = self.entries.iter().filter(|entry| !entry.hidden || held.contains(&entry.number));
+    /// The items of the history that the client sends.
+    pub(crate) fn visible(&self) -> Vec<Arc<Value>> {
+        self.entries.iter().filter(|entry| !entry.hidden).map(|entry| entry.value.clone()).collect()
+    }
+
+    /// All of a body but its input.
+    pub(crate) fn around(&self, label: &str) -> Value {
         let mut body: Value =
             self.settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        body["input"] = seen.map(|entry| entry.value.clone()).collect();
-        body["metadata"] = json!({ "label": label, "turn": turn.to_string() });
+        body["metadata"] = json!({ "label": label, "turn": self.turn.to_string() });
         body["stream"] = false.into();
         body
-    }
-
-    /// Remembers what this turn carried, under the digest the provider gave it.
-    pub(crate) fn note(&mut self, turn: u64, visible: &str, response: &str, held: BTreeSet<u64>) {
-        self.asked.insert(visible.to_owned(), (turn, self.carried()));
-        self.held.insert(response.to_owned(), held);
-    }
-
-    /// The reasoning that requests now carry.
-    pub(crate) fn carried(&self) -> BTreeSet<u64> {
-        let carried = self.entries.iter().filter(|entry| entry.reasoning && !entry.hidden);
-        carried.map(|entry| entry.number).collect()
-    }
-
-    /// What upstream holds of this conversation's reasoning if `line` was continued: responses with the visible digests
-    /// of their requests, the newest first, back to one in full. None if one of them is not of this conversation.
-    pub(crate) fn held(&self, line: &[(String, String)]) -> Option<BTreeSet<u64>> {
-        let mut held = BTreeSet::new();
-        let mut last = None;
-        for (index, (response, visible)) in line.iter().enumerate().rev() {
-            let (turn, carried) = self.asked.get(visible)?;
-            if index + 1 == line.len() {
-                held = self.held.get(response).cloned().unwrap_or_else(|| carried.clone());
-            } else {
-                held.extend(self.newer(carried, last));
-            }
-            held.extend(
-                self.entries
-                    .iter()
-                    .filter(|entry| entry.reasoning && entry.turn == *turn)
-                    .map(|entry| entry.number),
-            );
-            last = Some(*turn);
-        }
-        held.extend(self.newer(&self.carried(), last));
-        Some(held)
-    }
-
-    /// Whether all is known of this response that [`Self::held`] needs to know.
-    pub(crate) fn knows(&self, response: &str) -> bool {
-        self.held.contains_key(response)
-    }
-
-    /// Of the reasoning carried, what came after a turn.
-    fn newer(&self, carried: &BTreeSet<u64>, turn: Option<u64>) -> Vec<u64> {
-        let after =
-            |entry: &&Entry| turn.is_none_or(|turn| entry.turn > turn) && carried.contains(&entry.number);
-        self.entries.iter().filter(after).map(|entry| entry.number).collect()
     }
 
     // ---- what agents do to their history
@@ -282,9 +219,9 @@ impl Chat {
             .collect();
         let Some(index) = outputs.get(chance.below(outputs.len())) else { return false };
         let entry = &mut self.entries[*index];
-        entry.value["output"] = format!("[cut {}]", entry.number).into();
-        entry.number = self.next_entry;
-        self.next_entry += 1;
+        let mut cut = Value::clone(&entry.value);
+        cut["output"] = format!("[cut {index}]").into();
+        entry.value = cut.into();
         self.last = None;
         true
     }
@@ -320,10 +257,8 @@ impl Chat {
 
     fn push(&mut self, value: Value, id: Option<&str>) {
         let reasoning = value["type"] == "reasoning";
-        let number = self.next_entry;
-        self.next_entry += 1;
         let id = id.map(str::to_owned);
-        self.entries.push(Entry { number, turn: self.turn, value, reasoning, hidden: false, id });
+        self.entries.push(Entry { value: value.into(), reasoning, hidden: false, id });
     }
 }
 

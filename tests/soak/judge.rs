@@ -5,18 +5,20 @@
 //! Explains from the provider's own books: which tries of this very turn it saw, over which connections, and what was done
 //! to those. What nothing explains is a lost turn.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::Value;
-use tailwire::sim::ledger::Outcome as Ended;
+use tailwire::sim::ledger::{Outcome as Ended, Record};
 use tailwire::sim::{self, Transport};
 
 use crate::World;
 use crate::chat::{Ask, Chat};
 use crate::client::{self, Answer, Line, Manner, Outcome};
+use crate::lore::Items;
 use crate::provider::Try;
 use crate::trouble::Trouble;
 
@@ -27,7 +29,7 @@ pub(crate) struct Expected {
     output: Value,
     /// Digest of the settings: by it the tries of a turn are known.
     pub(crate) settings: String,
-    credential: String,
+    pub(crate) credential: String,
 }
 
 /// An attempt without a right answer, and what is known about it.
@@ -36,6 +38,7 @@ pub(crate) struct Case<'a> {
     pub(crate) chat: &'a Chat,
     pub(crate) key: &'a str,
     pub(crate) settings: &'a str,
+    pub(crate) credential: &'a str,
     /// Tries of this turn that earlier attempts account for.
     pub(crate) before: usize,
     pub(crate) manner: Manner,
@@ -83,51 +86,104 @@ pub(crate) async fn direct(world: &World, line: &mut Option<Line>, key: &str, bo
 pub(crate) async fn right(
     world: &World,
     line: &mut Option<Line>,
-    chat: &mut Chat,
-    (ask, key, label): (&Ask, &str, &str),
+    key: &str,
     (answer, expected): (&Answer, &Expected),
 ) -> Result<(), String> {
     let response = &answer.response;
     let id = response["id"].as_str().unwrap_or_default();
-    let record = world.provider.record(id);
-    let mut held = chat.carried();
+    let output = response["output"].as_array().into_iter().flatten();
+    let output: Items = output.map(|item| Arc::new(item.clone())).collect();
     let mut expected = expected.clone();
-    let loose = answer.plan.contains("visible");
-    if loose {
-        held = held_upstream(world, chat, id).unwrap_or_default();
-        expected = direct(world, line, key, &chat.in_full(&held, label, ask.turn)).await;
-    }
     let mut wrong = Vec::new();
-    if response["sim"] != expected.sim {
+    if response["sim"]["visible"] != expected.sim["visible"] {
+        wrong.push(format!("visible context {} is not {}", response["sim"], expected.sim));
+    }
+    if !output.is_empty() {
+        world.lore.outputs.put(id, output.clone());
+    }
+    let Some(record) = world.provider.record(id) else {
+        world.tally.count("judged by digests alone", "its book is closed");
+        return if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) };
+    };
+    let mut exact = true;
+    if answer.plan.contains("visible") {
+        match loose(world, line, key, &record).await {
+            Ok(Some(full)) => expected = full,
+            Ok(None) => {
+                world.tally.count("judged by digests alone", "its history is forgotten");
+                exact = false;
+            }
+            Err(why) => wrong.push(why),
+        }
+    }
+    if exact && response["sim"]["context"] != expected.sim["context"] {
         wrong.push(format!("context {} is not {}", response["sim"], expected.sim));
-    } else if !response["output"].as_array().is_none_or(Vec::is_empty)
-        && bare(&response["output"]) != bare(&expected.output)
-    {
+    } else if exact && !output.is_empty() && bare(&response["output"]) != bare(&expected.output) {
         wrong.push(format!("output {:.600} is not {:.600}", response["output"], expected.output));
     }
-    match &record {
-        Some(record) if record.settings != expected.settings => wrong.push("other settings".to_owned()),
-        Some(record) if record.credential != expected.credential => {
-            wrong.push("another credential".to_owned())
-        }
-        Some(_) => {}
-        None => world.tally.count("judged by digest alone", "its book is closed"),
+    if record.settings != expected.settings {
+        wrong.push("other settings".to_owned());
     }
-    chat.note(ask.turn, response["sim"]["visible"].as_str().unwrap_or_default(), id, held);
+    if record.credential != expected.credential {
+        wrong.push("another credential".to_owned());
+    }
     if wrong.is_empty() { Ok(()) } else { Err(format!("{}; {record:?}", wrong.join("; "))) }
 }
 
-/// The reasoning upstream held for a response, read off the provider's books.
-fn held_upstream(world: &World, chat: &Chat, response: &str) -> Option<BTreeSet<u64>> {
-    let mut line = Vec::new();
-    let mut next = world.provider.record(response)?.previous;
-    while let Some(id) = next {
-        let record = world.provider.record(&id)?;
-        let known = chat.knows(&id);
-        line.push((id, record.digests.visible));
-        next = record.previous.filter(|_| !known);
+/// What a direct client would be given who had left nothing out: with exactly the reasoning of the chain continued.
+async fn loose(
+    world: &World,
+    line: &mut Option<Line>,
+    key: &str,
+    record: &Record,
+) -> Result<Option<Expected>, String> {
+    let Some(body) = world.lore.bodies.find(&record.settings) else { return Ok(None) };
+    let Some(context) = upstream(world, line, key, record).await else { return Ok(None) };
+    let thoughts = |items: &Items| -> HashSet<String> {
+        // Copies of a blob differ, but not in their beginning, which is the thought's identity.
+        items
+            .iter()
+            .filter_map(|item| item["encrypted_content"].as_str()?.get(..104).map(str::to_owned))
+            .collect()
+    };
+    if !thoughts(&body.items).is_subset(&thoughts(&context)) {
+        return Err("reasoning that the client sent is not in the context".to_owned());
     }
-    chat.held(&line)
+    Ok(Some(direct(world, line, key, &body.with(&context)).await))
+}
+
+/// The context of a response, rebuilt along the chain of responses that the provider says it continued. None if
+/// something in it is no longer known.
+async fn upstream(world: &World, line: &mut Option<Line>, key: &str, last: &Record) -> Option<Items> {
+    let mut chain = vec![last.clone()];
+    let mut context = Items::new();
+    while let Some(previous) = &chain.last()?.previous {
+        if let Some(known) = world.lore.contexts.find(previous) {
+            context = known;
+            break;
+        }
+        chain.push(world.provider.record(previous)?);
+    }
+    for record in chain.iter().rev() {
+        let body = world.lore.bodies.find(&record.settings)?;
+        if let Some(previous) = &record.previous {
+            let said = match world.lore.outputs.find(previous) {
+                Some(said) => said,
+                // Its client left; the model says the same to the same context.
+                None => {
+                    let asked = world.lore.bodies.find(&world.provider.record(previous)?.settings)?;
+                    let again = direct(world, line, key, &asked.with(&context)).await;
+                    again.output.as_array()?.iter().map(|item| Arc::new(item.clone())).collect()
+                }
+            };
+            context.extend(said);
+            context.extend_from_slice(&body.items[body.items.len().checked_sub(record.items)?..]);
+        } else {
+            context = body.items.clone();
+        }
+        world.lore.contexts.put(record.response.as_deref()?, context.clone());
+    }
+    Some(context)
 }
 
 impl Case<'_> {
@@ -143,17 +199,17 @@ impl Case<'_> {
             Outcome::Unreachable(_) => None,
             Outcome::Hung(_) => http_struck(tries).then_some("fault over http"),
             Outcome::Done(answer) => ended(tries, &answer.response),
-            Outcome::Broken { code, message, .. } => {
+            Outcome::Broken { code, message, begun, .. } => {
                 if met(Trouble::Cut) {
                     Some("proxy killed")
                 } else if met(Trouble::ProviderDown) {
                     Some("provider down")
                 } else {
-                    self.broken(tries, code, message)
+                    self.broken(tries, code, message, begun)
                 }
             }
             Outcome::Refused { code, message, plan, .. } => {
-                let told = self.refused(tries, code, message, plan);
+                let told = self.refused(world, tries, code, message, plan);
                 match told {
                     None if code.starts_with("tailwire_upstream") && met(Trouble::ProviderDown) => {
                         Some("provider down")
@@ -168,33 +224,49 @@ impl Case<'_> {
     }
 
     /// A stream that had begun. After its first byte a direct client's is lost with its connection as well.
-    fn broken(&self, tries: &[Try], code: &str, message: &str) -> Option<&'static str> {
+    fn broken(&self, tries: &[Try], code: &str, message: &str, begun: &str) -> Option<&'static str> {
         if code == "tailwire_slow_reader" {
             return self.manner.pause.map(|_| "read too slowly");
         }
         if message.contains(MARK) {
             return refused_there(tries).then_some("provider's error");
         }
-        if tries.last().is_some_and(|last| last.strikes.iter().any(|fault| breaks(fault))) {
+        let strikes = &tries.last()?.strikes;
+        let fatal: Vec<_> = strikes.iter().filter(|struck| breaks(&struck.fault)).collect();
+        if fatal.iter().any(|struck| struck.response.as_deref() == Some(begun)) {
             return Some("stream broken with its connection");
         }
-        None
+        (!fatal.is_empty()).then_some("stream broken with its shared connection")
     }
 
     /// A status. Ours stands for a loss of transport: one such before the first byte must have been recovered from.
     /// A frame that its socket's peer never read is on no book; of that one the plan tells.
-    fn refused(&self, tries: &[Try], code: &str, message: &str, plan: &str) -> Option<&'static str> {
+    fn refused(
+        &self,
+        world: &World,
+        tries: &[Try],
+        code: &str,
+        message: &str,
+        plan: &str,
+    ) -> Option<&'static str> {
         if message.contains(MARK) {
             return refused_there(tries).then_some("provider's error");
         }
         if !code.starts_with("tailwire_upstream") {
             return None;
         }
-        let struck = tries.iter().filter(|seen| seen.strikes.iter().any(|fault| breaks(fault))).count();
+        let struck =
+            tries.iter().filter(|seen| seen.strikes.iter().any(|struck| breaks(&struck.fault))).count();
         let once = self.ask.acts || self.ask.anchor.is_some();
         let unread = usize::from(tries.len() == 1 && plan.contains("recovered"));
-        let enough = struck + unread >= 2 || (once && struck >= 1) || http_struck(tries);
-        enough.then_some("transport lost more than once")
+        if struck + unread >= 2 || http_struck(tries) {
+            return Some("transport lost more than once");
+        }
+        // Its one frame may have been written to a socket that was never read again.
+        let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
+        let lost = struck >= 1
+            || world.provider.struck(self.credential, from, self.to).iter().any(|fault| breaks(fault));
+        (once && lost).then_some("transport lost, not to be run twice")
     }
 
     /// An id the client itself named is not known to the provider: asked directly, it says the same.
@@ -233,6 +305,7 @@ impl Case<'_> {
 
 fn brief(seen: &Try) -> String {
     let Try { record, strikes } = seen;
+    let strikes: Vec<&str> = strikes.iter().map(|struck| &*struck.fault).collect();
     format!(
         "{:?} on connection {} lane {:?}, continues {:?}, response {:?}, {:?} after {} tokens; strikes there {strikes:?}",
         record.transport,
@@ -264,7 +337,7 @@ fn refused_there(tries: &[Try]) -> bool {
 /// Over HTTP the client has its own connection's fate, with or without a proxy.
 fn http_struck(tries: &[Try]) -> bool {
     let http = tries.iter().filter(|seen| seen.record.transport == Transport::Http);
-    http.flat_map(|seen| &seen.strikes).any(|fault| breaks(fault))
+    http.flat_map(|seen| &seen.strikes).any(|struck| breaks(&struck.fault))
 }
 
 /// Whether a fault ends or garbles its whole connection. A fault this list does not know is taken to.
@@ -281,5 +354,7 @@ fn bare(output: &Value) -> Value {
     items
 }
 
+/// How long a socket may have been deaf before that is noticed.
+const DEAFNESS: Duration = Duration::from_secs(15);
 /// Stands in the message of every error that the chaos has the provider give.
 pub(crate) const MARK: &str = "soak mishap";

@@ -34,6 +34,7 @@ mod chaos;
 mod chat;
 mod client;
 mod judge;
+mod lore;
 mod provider;
 mod proxy;
 mod tally;
@@ -54,6 +55,7 @@ use tokio::task::JoinSet;
 
 use agent::Agent;
 use chance::Chance;
+use lore::Lore;
 use proxy::{End, Life, TURNS};
 use tally::{BAD, LEAKED, Tally};
 use trouble::Troubles;
@@ -82,6 +84,7 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) tally: Tally,
     pub(crate) troubles: Troubles,
+    pub(crate) lore: Lore,
     pub(crate) provider: provider::House,
     pub(crate) proxy: Mutex<proxy::House>,
     /// Sees every request in full, over HTTP, with nothing in between.
@@ -99,6 +102,7 @@ impl World {
         Self {
             tally: Tally::default(),
             troubles: Troubles::default(),
+            lore: Lore::default(),
             port: AtomicU16::new(proxy.addr.port()),
             proxy: Mutex::new(proxy),
             reference: sim::Running::start(Script::default()).await.expect("a free port"),

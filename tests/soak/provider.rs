@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tailwire::sim::ledger::{Outcome, Record};
+use tailwire::sim::ledger::{Outcome, Record, Struck};
 use tailwire::sim::{Provider, Script, serve};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -35,7 +35,7 @@ struct State {
 pub(crate) struct Try {
     pub(crate) record: Record,
     /// Faults carried out on its connection, at any time.
-    pub(crate) strikes: Vec<String>,
+    pub(crate) strikes: Vec<Struck>,
 }
 
 impl House {
@@ -86,12 +86,30 @@ impl House {
             provider.ledger().read(|book| {
                 for record in book.turns.iter().filter(|record| record.settings == settings) {
                     let here = book.struck.iter().filter(|struck| struck.connection == record.connection);
-                    let strikes = here.map(|struck| struck.fault.clone()).collect();
-                    tries.push(Try { record: record.clone(), strikes });
+                    tries.push(Try { record: record.clone(), strikes: here.cloned().collect() });
                 }
             });
         }
         tries
+    }
+
+    /// Faults carried out between two times on connections that served a credential.
+    pub(crate) fn struck(&self, credential: &str, from: Instant, to: Instant) -> Vec<String> {
+        let state = self.lock();
+        let mut faults = Vec::new();
+        for provider in state.before.iter().chain([&state.now]) {
+            provider.ledger().read(|book| {
+                for struck in book.struck.iter().filter(|struck| (from..=to).contains(&struck.at)) {
+                    let mut records = book.turns.iter().rev();
+                    if records.any(|record| {
+                        record.connection == struck.connection && record.credential == credential
+                    }) {
+                        faults.push(struck.fault.clone());
+                    }
+                }
+            });
+        }
+        faults
     }
 
     /// The record of a response.

@@ -57,7 +57,7 @@ impl Life {
         variables.push(("TAILWIRE_REASONING", chance.pick(&["keep", "keep", "strict"])));
         variables.push(("TAILWIRE_LIMITS_INDEX", chance.pick(&["64MiB", "64MiB", "256KiB"])));
         variables.push(("TAILWIRE_LIMITS_FRAME", chance.pick(&["15MiB", "1MiB"])));
-        variables.push(("TAILWIRE_LIMITS_SOCKETS_PER_CREDENTIAL", chance.pick(&["16", "2"])));
+        variables.push(("TAILWIRE_LIMITS_SOCKETS_PER_CREDENTIAL", chance.pick(&["16", "16", "16", "4"])));
         Self { profile: chance.pick(&["openai", "openai", "azure"]), variables }
     }
 }
