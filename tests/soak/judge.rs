@@ -9,8 +9,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Request;
+use hyper::{Method, Request};
 use serde_json::Value;
 use tailwire::sim::ledger::{Outcome as Ended, Record};
 use tailwire::sim::{self, Transport};
@@ -48,25 +49,15 @@ pub(crate) struct Case<'a> {
 
 /// What the second provider makes of a body.
 pub(crate) async fn direct(world: &World, line: &mut Option<Line>, key: &str, body: &Value) -> Expected {
-    let request = Request::post(format!("http://{}/v1/responses", world.reference.addr))
-        .header("host", "reference")
-        .header("authorization", format!("Bearer {key}"))
-        .header("content-type", "application/json")
-        .body(Full::new(body.to_string().into()))
-        .expect("a request");
-    let outcome = client::attempt(line, world.reference.addr, request, Manner::default()).await;
+    let text = Bytes::from(body.to_string());
+    let outcome = ask_reference(world, line, Method::POST, "", key, text).await;
     let Outcome::Done(answer) = outcome else {
         panic!("the reference refuses a request of the soak's own: {outcome:?}");
     };
     let id = answer.response["id"].as_str().unwrap_or_default().to_owned();
     if body["store"] != false {
         // Nobody will continue it, and it would only take room.
-        let request = Request::delete(format!("http://{}/v1/responses/{id}", world.reference.addr))
-            .header("host", "reference")
-            .header("authorization", format!("Bearer {key}"))
-            .body(Full::default())
-            .expect("a request");
-        drop(client::attempt(line, world.reference.addr, request, Manner::default()).await);
+        drop(ask_reference(world, line, Method::DELETE, &format!("/{id}"), key, Bytes::new()).await);
     }
     let record = world.reference.provider.ledger().read(|book| {
         let mut newest = book.turns.iter().rev();
@@ -79,6 +70,33 @@ pub(crate) async fn direct(world: &World, line: &mut Option<Line>, key: &str, bo
         output: response["output"].take(),
         settings: record.settings,
         credential: record.credential,
+    }
+}
+
+async fn ask_reference(
+    world: &World,
+    line: &mut Option<Line>,
+    method: Method,
+    path: &str,
+    key: &str,
+    body: Bytes,
+) -> Outcome {
+    let addr = world.reference.addr;
+    let request = || {
+        Request::builder()
+            .method(method.clone())
+            .uri(format!("http://{addr}/v1/responses{path}"))
+            .header("host", "reference")
+            .header("authorization", format!("Bearer {key}"))
+            .header("content-type", "application/json")
+            .body(Full::new(body.clone()))
+            .expect("a request")
+    };
+    let outcome = client::attempt(line, addr, request(), Manner::default()).await;
+    match outcome {
+        // It was kept too long, and closed at the other end meanwhile.
+        Outcome::Unreachable(_) => client::attempt(line, addr, request(), Manner::default()).await,
+        outcome => outcome,
     }
 }
 
@@ -119,7 +137,7 @@ pub(crate) async fn right(
     if exact && response["sim"]["context"] != expected.sim["context"] {
         wrong.push(format!("context {} is not {}", response["sim"], expected.sim));
     } else if exact && !output.is_empty() && bare(&response["output"]) != bare(&expected.output) {
-        wrong.push(format!("output {:.600} is not {:.600}", response["output"], expected.output));
+        wrong.push(difference(&bare(&response["output"]), &bare(&expected.output)));
     }
     if record.settings != expected.settings {
         wrong.push("other settings".to_owned());
@@ -140,11 +158,7 @@ async fn loose(
     let Some(body) = world.lore.bodies.find(&record.settings) else { return Ok(None) };
     let Some(context) = upstream(world, line, key, record).await else { return Ok(None) };
     let thoughts = |items: &Items| -> HashSet<String> {
-        // Copies of a blob differ, but not in their beginning, which is the thought's identity.
-        items
-            .iter()
-            .filter_map(|item| item["encrypted_content"].as_str()?.get(..104).map(str::to_owned))
-            .collect()
+        items.iter().filter_map(|item| thought(&item["encrypted_content"]).map(str::to_owned)).collect()
     };
     if !thoughts(&body.items).is_subset(&thoughts(&context)) {
         return Err("reasoning that the client sent is not in the context".to_owned());
@@ -345,13 +359,29 @@ fn breaks(fault: &str) -> bool {
     !["Error", "TwoTerminals", "NotFound", "Failed", "Incomplete", "PingFlood", "Upgrade"].contains(&fault)
 }
 
-/// An output without the ids that every run mints anew.
+/// An output without the ids that every run mints anew, and of each blob only whose copy it is.
 fn bare(output: &Value) -> Value {
     let mut items = output.clone();
     for item in items.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         item.remove("id");
+        if let Some(blob) = item.get_mut("encrypted_content") {
+            *blob = thought(blob).into();
+        }
     }
     items
+}
+
+/// Copies of a blob differ, but not in their beginning, which is the thought's identity.
+fn thought(blob: &Value) -> Option<&str> {
+    blob.as_str()?.get(..104)
+}
+
+/// The first item that two outputs do not share.
+fn difference(one: &Value, other: &Value) -> String {
+    let items = |output: &Value| output.as_array().cloned().unwrap_or_default();
+    let (one, other) = (items(one), items(other));
+    let at = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
+    format!("output {at} is {:.400?}, not {:.400?}", one.get(at), other.get(at))
 }
 
 /// How long a socket may have been deaf before that is noticed.
