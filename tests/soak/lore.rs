@@ -65,4 +65,4 @@ impl<T: Clone> Shelf<T> {
     }
 }
 
-const MOST: usize = 6000;
+const MOST: usize = 1500;

@@ -154,7 +154,7 @@ fn plan() -> Option<Plan> {
     let filters: Vec<&String> = arguments.iter().filter(|given| !given.starts_with('-')).collect();
     let listed = arguments.iter().any(|given| given == "--list");
     let wanted = filters.is_empty() || filters.iter().any(|filter| "soak".contains(&***filter));
-    (wanted && !listed).then(|| Plan { seed: 7, agents: 8, minutes: 1.0, turns: 120, binary: false })
+    (wanted && !listed).then_some(Plan { seed: 7, agents: 8, minutes: 1.0, turns: 120, binary: false })
 }
 
 async fn soak(plan: Plan) -> Tally {
