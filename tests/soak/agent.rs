@@ -240,7 +240,8 @@ impl Agent {
         let mode = self.ways.once_in(30);
         let expected = self.expect(chat, &label).await;
         let mut before = 0;
-        for attempt in 0..MOST_ATTEMPTS {
+        let (began, mut attempt) = (Instant::now(), 0);
+        while attempt < MOST_ATTEMPTS && began.elapsed() < LONGEST_TURN {
             let from = Instant::now();
             let request = self.request(&ask, mode);
             let outcome = client::attempt(&mut self.line, self.world.proxy_addr(), request, manner).await;
@@ -263,7 +264,10 @@ impl Agent {
                 from,
                 to: Instant::now(),
             };
-            let forgotten = self.explained(&case, &outcome).await == Some("forgotten by the provider");
+            let why = self.explained(&case, &outcome).await.unwrap_or_default();
+            let forgotten = why == "forgotten by the provider";
+            // A side that is down is waited for, not counted against.
+            attempt += usize::from(!["proxy draining", "proxy killed", "provider down"].contains(&why));
             before = self.world.provider.tries(&expected.settings).len();
             manner.leave = manner.leave.filter(|_| self.ways.once_in(4));
             if forgotten && ask.refers {
@@ -390,5 +394,7 @@ fn gzip(body: &[u8]) -> Bytes {
 
 /// Attempts before a turn counts as never answered.
 const MOST_ATTEMPTS: usize = 25;
+/// More than any side is down for.
+const LONGEST_TURN: Duration = Duration::from_secs(300);
 /// Bytes of items from which a conversation comes to its end.
 const LARGEST_CHAT: usize = 300_000;

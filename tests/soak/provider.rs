@@ -93,17 +93,15 @@ impl House {
         tries
     }
 
-    /// Faults carried out between two times on connections that served a credential.
+    /// Faults carried out between two times on connections that served a credential, or nobody yet.
     pub(crate) fn struck(&self, credential: &str, from: Instant, to: Instant) -> Vec<String> {
         let state = self.lock();
         let mut faults = Vec::new();
         for provider in state.before.iter().chain([&state.now]) {
             provider.ledger().read(|book| {
                 for struck in book.struck.iter().filter(|struck| (from..=to).contains(&struck.at)) {
-                    let mut records = book.turns.iter().rev();
-                    if records.any(|record| {
-                        record.connection == struck.connection && record.credential == credential
-                    }) {
+                    let mut here = book.turns.iter().filter(|record| record.connection == struck.connection);
+                    if here.next().is_none_or(|record| record.credential == credential) {
                         faults.push(struck.fault.clone());
                     }
                 }
