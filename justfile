@@ -50,3 +50,7 @@ failures:
 memory *ARGS:
     cargo build --locked --profile dist --features dist
     TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}
+
+# Agents, provider and proxy while everything goes wrong: 5 minutes, or `--minutes 60`, `--turns N`, `--seed S`, `--binary`.
+soak *ARGS:
+    cargo test --locked --release --test soak -- --soak {{ARGS}}
