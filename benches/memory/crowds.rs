@@ -87,8 +87,8 @@ pub(crate) async fn conversations(scale: Scale) -> Line {
     let full = scale.0 == 100;
     Line::new("conversations", weighed, took)
         .check(
-            plans.get("full; first-turn") == Some(&count) && sockets <= OF_ONE,
-            format!("{} on {sockets} sockets of at most {OF_ONE}", told(&plans)),
+            plans.get("full; first-turn") == Some(&count) && sockets <= OF_ONE + 1,
+            format!("{} on {sockets} sockets, of at most {OF_ONE} and the first turn's", told(&plans)),
         )
         .check(
             next[1] == "delta" && (!full || next[0] == "full; first-turn"),
@@ -119,7 +119,9 @@ pub(crate) async fn scopes(scale: Scale) -> Line {
             format!("credentials: {}; {open} sockets open of at most {SOCKETS}, {granted} ever", told(&keys)),
         )
         .check(
-            users.keys().all(|plan| plan.starts_with("full; ")) && users.values().sum::<usize>() == count,
+            // A second socket for them may be one too many in all.
+            users.keys().all(|plan| plan.starts_with("full; ") || plan == "http; busy")
+                && users.values().sum::<usize>() == count,
             format!("users of one credential: {}", told(&users)),
         )
 }

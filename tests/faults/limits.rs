@@ -165,7 +165,7 @@ async fn f59_an_encoded_body_counts_with_what_it_becomes() {
 
 /// `n`'s first turn, of a conversation of its own.
 fn conversation(n: usize) -> Agent {
-    let mut agent = Agent::new("key", "conversation", n % 2 == 0);
+    let mut agent = Agent::new("key", "conversation", n.is_multiple_of(2));
     agent.instructions = format!("Be brief, {n}.");
     agent.ask(&format!("text=9 n={n}"));
     agent
