@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::digest::Key;
+use crate::proto::id::HeadId;
 use crate::proto::wire::event::ErrorClass;
 
 const A: TurnId = TurnId(1);
@@ -433,7 +434,7 @@ fn f61_a_client_that_leaves_with_its_end_already_read_leaves_a_lane_that_holds_n
         // Everything is queued for its reader, up to the end; the reader leaves before it has read that.
         assert_eq!(socket.hear(lane, COMPLETED), Verdict::Deliver(A));
         assert_eq!(socket.connection.handle_abandoned(socket.now, A), None);
-        assert_eq!(socket.connection.handle_settled(socket.now, A, None), Some(lane));
+        assert_eq!(socket.connection.handle_settled(socket.now, A, Some(HeadId(1))), None);
         assert!(socket.connection.lane(lane).is_some_and(Lane::is_empty), "nothing to be continued");
         // The end was read, so the lane is clean; what comes next is the next turn's, and what comes before it is not.
         assert!(socket.connection.reserve(socket.now, lane, B, 1));
