@@ -138,7 +138,6 @@ async fn a_client_that_reads_late_gets_everything() {
     let upstream = Recorder::answering(large).await;
     let proxy = proxy(&upstream, |_| ()).await;
     let mut caller = Caller::saying(proxy.addr, get("/v1/files/f/content")).await;
-    caller.fall_silent().await;
     upstream.wait(|heard| heard.contains("/v1/files/f/content")).await;
     assert_eq!(caller.hear().await.body.len(), 16 << 20);
 }

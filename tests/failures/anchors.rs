@@ -84,10 +84,10 @@ async fn f24_the_error_about_a_clients_own_anchor_is_the_providers_to_the_byte()
 async fn f25_an_anchor_is_never_sent_under_another_key() {
     let mut stage = Stage::plain().await;
     let (_socket, next) = begun(&mut stage, true).await;
-    let stranger = stage.client().with("authorization", "Bearer key-b");
+    let stranger = stage.client().with("authorization", "Bearer sk-planted-b");
     let turn = ask(&stranger, &next);
     let mut other = stage.socket().await;
-    assert_eq!(other.headers["authorization"], "Bearer key-b");
+    assert_eq!(other.headers["authorization"], "Bearer sk-planted-b");
     let frame = other.frame().await;
     assert_eq!((&frame["previous_response_id"], &frame["input"]), (&Value::Null, &next["input"]));
     other.answer(&frame, "resp_b", &[]).await;
@@ -95,7 +95,7 @@ async fn f25_an_anchor_is_never_sent_under_another_key() {
     // Named by the stranger itself, it goes where the provider judges it, and holds nothing up here.
     let turn = ask(&stranger, &json!({"model": "m", "previous_response_id": "resp_0", "input": "more"}));
     let post = stage.post().await;
-    assert_eq!(post.headers["authorization"], "Bearer key-b");
+    assert_eq!(post.headers["authorization"], "Bearer sk-planted-b");
     post.answer(400, "{}");
     assert_eq!(turn.await.unwrap().told().plan(), ("http", "client-anchor"));
 }
@@ -221,11 +221,12 @@ async fn f30_what_falls_back_keeps_its_own_key_and_nobody_elses_state() {
         let mut stage = Stage::plain().await;
         let (_socket, _) = begun(&mut stage, true).await;
         stage.upgrades.send_replace(Upgrades::Refuse(status));
-        let client = stage.client().with("authorization", "Bearer key-b").with("x-codex-turn-state", "mine");
+        let client =
+            stage.client().with("authorization", "Bearer sk-planted-b").with("x-codex-turn-state", "mine");
         let asked = body(&[user("one"), message("msg_0", "said"), user("two")]);
         let turn = ask(&client, &asked);
         let post = stage.post().await;
-        assert_eq!(post.headers["authorization"], "Bearer key-b", "{status}");
+        assert_eq!(post.headers["authorization"], "Bearer sk-planted-b", "{status}");
         assert_eq!(post.headers.get_all("x-codex-turn-state").iter().collect::<Vec<_>>(), ["mine"]);
         assert_eq!(post.body, asked.to_string(), "no anchor of another key's");
         post.complete("resp_b", &[]);
@@ -243,7 +244,7 @@ async fn f31_encrypted_reasoning_travels_to_the_byte_and_to_its_own_key_only() {
         message("m", "b")
     );
     let asked = format!("{}{}", &asked[..asked.len() - 2], r#",{"role":"user","content":"c"}]}"#);
-    for (key, http) in [("Bearer key-a", false), ("Bearer key-b", true)] {
+    for (key, http) in [("Bearer sk-planted-a", false), ("Bearer sk-planted-b", true)] {
         let mut client = stage.client().with("authorization", key);
         if http {
             client = client.with("x-tailwire-mode", "http");

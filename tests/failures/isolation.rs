@@ -21,7 +21,7 @@ async fn f34_no_path_leads_a_stranger_to_anothers_response() {
     let mut socket = stage.socket().await;
     answered(&mut socket, "resp_0", "said").await;
     asked.await.unwrap();
-    let stranger = stage.client().with("authorization", "Bearer key-b");
+    let stranger = stage.client().with("authorization", "Bearer sk-planted-b");
     // Whatever the path, the stranger's key goes with it, and the provider judges.
     for (method, path) in [
         (Method::GET, "/v1/responses/resp_0"),
@@ -36,7 +36,7 @@ async fn f34_no_path_leads_a_stranger_to_anothers_response() {
         let post = stage.post().await;
         assert_eq!(
             (post.method.as_str(), &post.headers["authorization"]),
-            (method.as_str(), &"Bearer key-b".parse().unwrap())
+            (method.as_str(), &"Bearer sk-planted-b".parse().unwrap())
         );
         assert!(post.path.starts_with("/v1/responses/resp_0"), "{}", post.path);
         post.answer(404, "{}");

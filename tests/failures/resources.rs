@@ -134,7 +134,7 @@ async fn f81_a_drain_finishes_what_it_has_and_takes_nothing_new() {
     let (early, late) = text.split_at(text.len() / 2);
     let mut arriving = TcpStream::connect(stage.proxy.addr).await.unwrap();
     let head = format!(
-        "POST /v1/responses HTTP/1.1\r\nhost: t\r\nauthorization: Bearer key-a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/responses HTTP/1.1\r\nhost: t\r\nauthorization: Bearer sk-planted-a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         text.len()
     );
     arriving.write_all(format!("{head}{early}").as_bytes()).await.unwrap();

@@ -28,7 +28,7 @@ async fn f53_a_frame_refused_for_its_size_is_sent_once_and_its_size_is_remembere
     stage.post().await.complete("resp_1", &[]);
     assert_eq!(turn.await.unwrap().told().plan(), ("http", "too-large"));
     // Another key's as well: it is the provider's limit. Smaller ones go over sockets as ever.
-    let turn = ask(&stage.client().with("authorization", "Bearer key-b"), &large);
+    let turn = ask(&stage.client().with("authorization", "Bearer sk-planted-b"), &large);
     stage.post().await.complete("resp_2", &[]);
     turn.await.unwrap();
     stage.assert_quiet();
@@ -79,7 +79,7 @@ async fn f55_a_refusal_for_size_reaches_a_clients_own_socket_as_it_is() {
     let addr = stage.proxy.addr;
     let request = Request::get(format!("ws://{addr}/v1/responses"))
         .header("host", addr.to_string())
-        .header("authorization", "Bearer key-a")
+        .header("authorization", "Bearer sk-planted-a")
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
         .header("sec-websocket-version", "13")
@@ -202,7 +202,7 @@ async fn f58_f79_f80_what_only_sockets_know_never_enters_a_body_of_rest_and_no_w
 #[tokio::test]
 async fn f56_a_small_frame_refused_for_its_size_sends_nobody_else_over_http() {
     let mut stage = Stage::plain().await;
-    for key in ["Bearer key-a", "Bearer key-a", "Bearer key-b"] {
+    for key in ["Bearer sk-planted-a", "Bearer sk-planted-a", "Bearer sk-planted-b"] {
         let client = stage.client().with("authorization", key);
         let turn = ask(&client, &body(&[user("small")]));
         let mut socket = stage.socket().await;

@@ -106,7 +106,7 @@ impl World {
     fn request(&self) -> Request<Full<Bytes>> {
         let body = json!({"model": "gpt-sim", "input": "hi [sim text=40]"}).to_string();
         Request::post(format!("https://localhost:{}/v1/responses", self.proxy.addr.port()))
-            .header("host", "localhost")
+            .header("host", format!("localhost:{}", self.proxy.addr.port()))
             .header("authorization", CREDENTIAL)
             .header("content-type", "application/json")
             .body(Full::new(body.into()))
