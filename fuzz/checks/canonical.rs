@@ -2,7 +2,7 @@
 //! a tree written in another spelling keeps its form.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -17,7 +17,11 @@ pub(crate) fn check(data: &[u8]) {
         for (tree, canonical) in [&one, &other].into_iter().flatten() {
             let mut again = String::new();
             tree.spell(drop_null, &mut again);
-            assert_eq!(form(&again, numbers, drop_null).as_ref(), Some(&(tree.clone(), canonical.clone())), "{again}");
+            assert_eq!(
+                form(&again, numbers, drop_null).as_ref(),
+                Some(&(tree.clone(), canonical.clone())),
+                "{again}"
+            );
         }
         if let (Some(one), Some(other)) = (one, other) {
             assert_eq!(one.1 == other.1, one.0 == other.0, "{:?} {:?}", one.0, other.0);
@@ -91,13 +95,14 @@ impl Tree {
     fn spell(&self, null_is_absent: bool, out: &mut String) {
         match self {
             Self::Word(text) | Self::Exact(text) => out.push_str(text),
-            Self::Double(value) => drop(write!(out, "{value:e}")),
+            Self::Double(value) => out.push_str(&format!("{value:e}")),
             Self::Text(text) => spell_text(text, out),
             Self::List(list) => spell_all(["[ ", " ]"], list, out, |element, out| element.spell(false, out)),
             Self::Object(object) => {
                 let absent = ("a key that is not there".to_owned(), Self::Word("null".into()));
                 let members = object.iter().map(|(key, value)| (key.clone(), value.clone()));
-                let mut members: Vec<(String, Self)> = members.chain(null_is_absent.then_some(absent)).collect();
+                let mut members: Vec<(String, Self)> =
+                    members.chain(null_is_absent.then_some(absent)).collect();
                 members.sort_by(|a, b| b.0.cmp(&a.0));
                 spell_all(["{\r\n", "\t}"], &members, out, |(key, value), out| {
                     spell_text(key, out);
@@ -109,7 +114,12 @@ impl Tree {
     }
 }
 
-fn spell_all<T>([open, close]: [&str; 2], parts: &[T], out: &mut String, mut spell: impl FnMut(&T, &mut String)) {
+fn spell_all<T>(
+    [open, close]: [&str; 2],
+    parts: &[T],
+    out: &mut String,
+    mut spell: impl FnMut(&T, &mut String),
+) {
     out.push_str(open);
     for (n, part) in parts.iter().enumerate() {
         out.push_str(if n > 0 { " ,\t" } else { "" });
@@ -121,7 +131,7 @@ fn spell_all<T>([open, close]: [&str; 2], parts: &[T], out: &mut String, mut spe
 fn spell_text(text: &str, out: &mut String) {
     out.push('"');
     for unit in text.encode_utf16() {
-        drop(write!(out, "\\u{unit:04X}"));
+        out.push_str(&format!("\\u{unit:04X}"));
     }
     out.push('"');
 }

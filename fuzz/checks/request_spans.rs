@@ -102,14 +102,18 @@ fn assert_says_the_same(request: &Request, general: &Value) {
     assert_eq!((request.stream, request.store), (general["stream"] == true, general["store"] != false));
     assert_eq!(request.anchor.as_deref(), general["previous_response_id"].as_str());
     let acting = ["mcp", "shell", "code_interpreter", "computer"];
-    let acts = |tool: &Value| tool["type"].as_str().is_some_and(|kind| acting.iter().any(|a| kind.starts_with(a)));
+    let acts =
+        |tool: &Value| tool["type"].as_str().is_some_and(|kind| acting.iter().any(|a| kind.starts_with(a)));
     assert_eq!(request.acts, general["tools"].as_array().is_some_and(|tools| tools.iter().any(acts)));
     let one = [general["input"].clone()];
     let items = general["input"].as_array().map_or(&one[..], Vec::as_slice);
     let readable = general["input"].is_string() || items.iter().all(Value::is_object);
     let Some(chain) = &request.chain else {
         assert_eq!(request.items(), 0);
-        return assert!(!readable || !is_unambiguous(request.body().as_bytes(), general), "no chain: {general}");
+        return assert!(
+            !readable || !is_unambiguous(request.body().as_bytes(), general),
+            "no chain: {general}"
+        );
     };
     assert!(readable);
     assert_eq!((request.items(), chain.items), (items.len(), items.len()));
@@ -126,7 +130,8 @@ fn assert_says_the_same(request: &Request, general: &Value) {
 
 /// The frame holds the client's own fields, what frames must not hold left out, and the items from the tail on.
 fn assert_frame(request: &Request, general: &Value) {
-    let chain = request.chain.as_ref().filter(|chain| general["input"].is_array() && chain.items > chain.first);
+    let chain =
+        request.chain.as_ref().filter(|chain| general["input"].is_array() && chain.items > chain.first);
     for from in [None, chain.map(|chain| chain.items - 1), chain.map(|chain| chain.first)] {
         let previous = from.map(|_| "resp_1");
         let frame = frame::write(request, Envelope { stream_id: Some("tw0"), previous, new_from: from });
@@ -153,7 +158,8 @@ fn assert_same(whole: &Request, resumed: &Request) {
         return assert_eq!(whole.chain.is_some(), resumed.chain.is_some());
     };
     // Reasoning at the end of what was known counts with the last visible item before it.
-    let links = |chain: &Chain| chain.steps.iter().map(|step| (step.visible, step.digest)).collect::<Vec<_>>();
+    let links =
+        |chain: &Chain| chain.steps.iter().map(|step| (step.visible, step.digest)).collect::<Vec<_>>();
     let (all, new) = (links(whole), links(resumed));
     assert!(all.ends_with(&new), "{all:?} {new:?}");
     assert!(whole.steps.ends_with(&resumed.steps[1..]));
@@ -191,7 +197,8 @@ fn counting(item: &Value) -> Value {
         _ => String::new(),
     };
     let carried = ["message", "compaction", "function_call", "custom_tool_call", "function_call_output"];
-    let carried = carried.contains(&&*kind) || kind == "custom_tool_call_output" || kind.starts_with("computer_call");
+    let carried =
+        carried.contains(&&*kind) || kind == "custom_tool_call_output" || kind.starts_with("computer_call");
     let carried = carried || ["shell_call", "local_shell_call", "apply_patch_call"].contains(&&*kind);
     for name in ["id", "status"].into_iter().filter(|_| carried) {
         item.as_object_mut().map(|item| item.remove(name));
@@ -215,14 +222,20 @@ fn counting(item: &Value) -> Value {
 
 fn without_nulls(value: &Value) -> Value {
     let Value::Object(object) = value else { return value.clone() };
-    object.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), value.clone())).collect()
+    object
+        .iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// What a call is given: the JSON in the text, numbers by about their value.
 fn arguments(value: &Value) -> Value {
     match value {
         Value::String(text) if text.trim().is_empty() => json!({}),
-        Value::String(text) => serde_json::from_str(text).map_or_else(|_| value.clone(), |said| doubles(&said)),
+        Value::String(text) => {
+            serde_json::from_str(text).map_or_else(|_| value.clone(), |said| doubles(&said))
+        }
         said => doubles(said),
     }
 }

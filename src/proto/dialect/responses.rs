@@ -167,7 +167,7 @@ impl Restorer {
         if terminal && !has_output {
             push(&mut object, "output", &self.rebuilt());
         }
-        object.push('}');
+        object.push_str(if object.is_empty() { "{}" } else { "}" });
         object
     }
 

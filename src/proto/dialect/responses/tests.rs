@@ -176,3 +176,14 @@ fn collecting_gives_the_object_of_the_terminal_event() {
         Some(r#"{"id":"r","previous_response_id":null,"output":[{"id":"a"},{"id":"b"}]}"#)
     );
 }
+
+#[test]
+fn a_response_of_no_members_stays_one() {
+    check(
+        &[r#"{"type":"response.created","response":{}}"#, r#"{"type":"response.failed"}"#],
+        &[
+            r#"{"type":"response.created","response":{},"sequence_number":0}"#,
+            r#"{"type":"response.failed","sequence_number":1}"#,
+        ],
+    );
+}
