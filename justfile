@@ -41,3 +41,7 @@ mutants *NAMES:
 # Costs of the hot paths.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# What the heart reads, against naive readers, for SECONDS in all. Add targets (fuzz/fuzz_targets) to run only those.
+fuzz *ARGS:
+    bash fuzz/run.sh {{ARGS}}
