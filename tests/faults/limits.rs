@@ -246,5 +246,5 @@ async fn a_message_larger_than_the_limit_ends_its_socket_and_the_turn_goes_over_
     assert!(plan.starts_with("http; "), "{plan}");
     assert_eq!(world.proxy.metrics().sockets_lost.value(), 1);
     let gone = |book: &Book| book.sockets_open == 0 && book.count(Outcome::Running) == 0;
-    assert!(world.sim.provider.ledger().wait(gone).await);
+    until("the socket is gone", || world.sim.provider.ledger().read(gone)).await;
 }
