@@ -49,7 +49,7 @@ failures:
 # What the shipped build weighs under load, before, at its peak and after. Give names to run only some; takes minutes.
 memory *ARGS:
     cargo build --locked --profile dist --features dist
-    TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}
+    ulimit -n $(ulimit -Hn) && TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}
 
 # Agents, provider and proxy while everything goes wrong: 5 minutes, or `--minutes 60`, `--turns N`, `--seed S`, `--binary`.
 soak *ARGS:

@@ -22,12 +22,13 @@ mod report;
 
 use report::{Line, Scale};
 
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 9] = [
     "idle",
     "slow-readers",
     "stalled-alone",
     "stalled-beside",
     "body-first",
+    "bodies",
     "body-delta",
     "conversations",
     "scopes",
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
                 "stalled-alone" => readers::stalled(scale, false).await,
                 "stalled-beside" => readers::stalled(scale, true).await,
                 "body-first" => bodies::first(scale).await,
+                "bodies" => bodies::many(scale).await,
                 "body-delta" => bodies::delta(scale).await,
                 "conversations" => crowds::conversations(scale).await,
                 _ => crowds::scopes(scale).await,

@@ -5,6 +5,8 @@
 mod dependencies;
 #[path = "tidy/failures.rs"]
 mod failures;
+#[path = "tidy/limits.rs"]
+mod limits;
 #[path = "tidy/source.rs"]
 mod source;
 

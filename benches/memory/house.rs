@@ -15,7 +15,14 @@ pub(crate) struct Weighed {
     pub(crate) before: u64,
     pub(crate) peak: u64,
     pub(crate) after: u64,
+    /// From the load's end until no more than [`FLOOR`] is held beyond what was before; none if that never came.
+    pub(crate) back: Option<Duration>,
 }
+
+/// What may stay for good, in KiB: threads' stacks and caches, code that was first used under load.
+const FLOOR: u64 = 16 << 10;
+/// How long the way back may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct House {
@@ -80,6 +87,22 @@ impl House {
         last
     }
 
+    /// Bytes the provider has read.
+    pub(crate) fn heard(&self) -> u64 {
+        self.sim.provider.ledger().read(|book| book.traffic().0)
+    }
+
+    /// Waits for a condition, for a minute at most.
+    pub(crate) async fn until(&self, about: &str, condition: impl Fn() -> bool) {
+        for _ in 0..6000 {
+            if condition() {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{about}: not in time");
+    }
+
     /// Waits until the provider writes no more, for a minute at most.
     pub(crate) async fn standstill(&self) {
         let written = || self.sim.provider.ledger().read(|book| book.traffic().1);
@@ -96,9 +119,14 @@ impl House {
 
     /// All three figures; the last once everything the load held has gone.
     pub(crate) async fn weigh(&self) -> (Weighed, Duration) {
-        let took = self.started.elapsed();
+        let (took, ended) = (self.started.elapsed(), Instant::now());
+        let mut back = None;
+        while back.is_none() && ended.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(50)).await;
+            back = (self.weight() <= self.before + FLOOR).then(|| ended.elapsed());
+        }
         let after = self.settled().await;
-        (Weighed { before: self.before, peak: self.read("VmHWM:"), after }, took)
+        (Weighed { before: self.before, peak: self.read("VmHWM:"), after, back }, took)
     }
 
     fn read(&self, field: &str) -> u64 {

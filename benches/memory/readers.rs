@@ -1,11 +1,8 @@
 //! Clients that stop reading: a thousand of them, and one with 200 MB before it, alone and beside a neighbour.
 
-use std::time::Duration;
-
 use tailwire::sim::Script;
-use tailwire::sim::script::{Limits, Link, Style};
+use tailwire::sim::script::{Limits, Style};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::client::{self, Stalled};
 use crate::house::House;
@@ -19,6 +16,8 @@ const TURN: u64 = 16 * MIB;
 /// What else a reader that stalls may hold: hyper's write buffer, a piece on its way there and the event after the last,
 /// its head and its body's state.
 const READER: u64 = 256 * KIB + 64 * KIB + 64 * KIB + 64 * KIB;
+/// Less than a request's frame, more than a ping's.
+const REQUEST: u64 = 50;
 /// Turns of one credential that share a socket.
 const LANES: usize = 16;
 
@@ -85,20 +84,28 @@ pub(crate) async fn stalled(scale: Scale, beside: bool) -> Line {
     let calls = scale.of(50).max(8);
     let body =
         client::turn(true, &[client::user(&format!("much [sim calls=1 parallel={calls} args=1000000]"))]);
-    let mut neighbour = client::Line::open(house.addr).await;
-    // Both requests are under way before the first is answered, and they are worked on one after the other.
+    // Both requests are there before the first is answered, and they are worked on one after the other.
     provider.script(|script| {
         script.limits = Limits { in_flight: 1, ..Limits::default() };
-        script.link = Link { rtt: Duration::from_millis(500), ..Link::default() };
+        script.held = true;
     });
+    let asked = house.heard();
     let started = tokio::spawn(Stalled::ask(house.addr, "warm", body));
-    let mut spoken = None;
-    if beside {
-        sleep(Duration::from_millis(100)).await;
+    house.until("the reader's request", || house.heard() > asked + REQUEST).await;
+    let asked = house.heard();
+    let speaking = beside.then(|| {
         let body = client::turn(false, &[client::user("a little [sim text=20]")]);
-        spoken = Some(neighbour.post("warm", body).await);
+        tokio::spawn(client::post(house.addr, "warm", body))
+    });
+    if beside {
+        house.until("the neighbour's request", || house.heard() > asked + REQUEST).await;
     }
+    provider.script(|script| script.held = false);
     let reader = started.await.expect("a head");
+    let mut spoken = None;
+    if let Some(speaking) = speaking {
+        spoken = Some(speaking.await.expect("an answer"));
+    }
     house.standstill().await;
     let held = house.settled().await;
     let answer = reader.resume().await;

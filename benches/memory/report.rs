@@ -27,8 +27,8 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn head(about: &str) -> String {
         let title = format!(
-            "{:<15} {:>8} {:>8} {:>8} {:>7}  MiB resident; what held",
-            "scenario", "before", "peak", "after", "time"
+            "{:<15} {:>8} {:>8} {:>8} {:>7} {:>7}  MiB resident; load; from its end to 16 MiB above before; what held",
+            "scenario", "before", "peak", "after", "time", "back"
         );
         format!("{about}\n{title}")
     }
@@ -55,10 +55,11 @@ impl fmt::Display for Line {
             let mib = kib as f64 / 1024.0;
             mib
         };
-        let Weighed { before, peak, after } = self.weighed;
+        let Weighed { before, peak, after, back } = self.weighed;
+        let back = back.map_or_else(|| "-".to_owned(), |back| format!("{:.1}s", back.as_secs_f64()));
         write!(
             f,
-            "{:<15} {:>8.1} {:>8.1} {:>8.1} {:>6.1}s",
+            "{:<15} {:>8.1} {:>8.1} {:>8.1} {:>6.1}s {back:>7}",
             self.name,
             mib(before),
             mib(peak),
@@ -66,7 +67,7 @@ impl fmt::Display for Line {
             self.took.as_secs_f64()
         )?;
         for (holds, words) in &self.checks {
-            write!(f, "\n{:>52}{} {words}", "", if *holds { "ok  " } else { "FAIL" })?;
+            write!(f, "\n{:>60}{} {words}", "", if *holds { "ok  " } else { "FAIL" })?;
         }
         Ok(())
     }

@@ -18,8 +18,9 @@ const CREDENTIALS: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// More scopes than this behind one credential, differing in one header, are taken for a mistake.
 const SCOPES: usize = 8;
 
-/// Headers watched for one credential; further ones are not.
+/// Headers watched for one credential; further ones are not, nor any with a longer name.
 const HEADERS: usize = 64;
+const NAME_BYTES: usize = 128;
 
 /// See the module.
 #[derive(Debug)]
@@ -53,7 +54,8 @@ impl Census {
             return seen.culprit.clone();
         }
         seen.scopes.insert(*scope);
-        for (name, value) in identity.iter().filter(|(name, _)| !is_credential(name)) {
+        let watched = |name: &HeaderName| !is_credential(name) && name.as_str().len() <= NAME_BYTES;
+        for (name, value) in identity.iter().filter(|(name, _)| watched(name)) {
             if seen.values.len() < HEADERS || seen.values.contains_key(name) {
                 let mut hasher = key.hasher("header");
                 hasher.field(value.as_bytes());
@@ -121,6 +123,40 @@ mod tests {
         }
         let other = note(&census, &[("authorization", "other".into()), ("x-turn", "1".into())]);
         assert_eq!(other, None, "another credential is judged for itself");
+    }
+
+    #[test]
+    fn what_is_watched_is_bounded_and_the_credential_seen_longest_ago_goes_first() {
+        let (census, key) = (Census::new(), Key::new([1; 32]));
+        let identity = |credential: usize, headers: usize, turn: usize| -> Vec<(HeaderName, HeaderValue)> {
+            let long = format!("x-{}", "a".repeat(NAME_BYTES));
+            let mut identity = vec![(AUTHORIZATION, HeaderValue::from(credential))];
+            identity.push((long.parse().expect("a name"), HeaderValue::from(turn)));
+            identity.extend(
+                (0..headers).map(|n| (format!("x-{n}").parse().expect("a name"), HeaderValue::from(7))),
+            );
+            identity
+        };
+        let scope = |turn: usize| {
+            let mut hasher = key.hasher("scope");
+            hasher.field(&turn.to_le_bytes());
+            hasher.finish()
+        };
+        let seen = |credential: usize| {
+            let digest = super::credential(&key, None, &identity(credential, 0, 0));
+            let seen = census.0.lock().expect("it is whole");
+            seen.peek(&digest).map(|seen| (seen.scopes.len(), seen.values.len()))
+        };
+        for turn in 0..=SCOPES {
+            let named = census.note(&key, &scope(turn), None, &identity(0, 2 * HEADERS, turn));
+            assert_eq!(named, None, "a name too long to be kept is not told either");
+            assert!(seen(0).is_some_and(|(scopes, values)| scopes <= SCOPES && values <= HEADERS));
+        }
+        for credential in 1..=CREDENTIALS.get() {
+            census.note(&key, &scope(0), None, &identity(credential, 1, 0));
+        }
+        assert_eq!((seen(0), seen(1)), (None, Some((1, 1))));
+        assert_eq!(census.0.lock().expect("it is whole").len(), CREDENTIALS.get());
     }
 
     #[test]

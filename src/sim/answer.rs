@@ -36,6 +36,7 @@ pub(super) async fn answer(caller: Caller, request: Request<Incoming>, credentia
     let record = Record::new(Transport::Http, &credential, caller.traffic.number(), bytes.len(), wire);
     let entry = caller.provider.ledger().open(record);
     tokio::time::sleep(travel(&script, wire)).await;
+    caller.provider.released().await;
 
     let asked = match serde_json::from_slice(&bytes) {
         Ok(Value::Object(body)) => request::Request::parse(body, Transport::Http),

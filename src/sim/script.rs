@@ -23,6 +23,8 @@ pub struct Script {
     pub upgrade: Upgrade,
     /// Accept an offer of permessage-deflate.
     pub deflate: bool,
+    /// Requests for a response are taken in, and not worked on until this is false again.
+    pub held: bool,
     /// Ping every connection this often; none by default.
     pub ping_every: Option<Duration>,
 }

@@ -108,6 +108,12 @@ impl Provider {
         self.shared.told.subscribe()
     }
 
+    /// Waits while requests are held.
+    pub(super) async fn released(&self) {
+        let mut changes = self.changes();
+        while self.now().held && changes.changed().await.is_ok() {}
+    }
+
     /// The fault of the first mishap that this occasion brings about.
     pub(super) fn strike(&self, occasion: &Occasion<'_>) -> Option<Fault> {
         let mut mishaps = lock(&self.shared.mishaps);

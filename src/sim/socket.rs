@@ -91,7 +91,7 @@ impl Driver {
             if self.work(&script).await.is_break() {
                 return;
             }
-            let due = self.next_due();
+            let due = self.next_due(&script);
             let ping = script.ping_every.map_or_else(|| Instant::now() + FOREVER, |_| self.next_ping);
             let flow = tokio::select! {
                 frame = self.socket.next_frame(), if self.arrivals.len() < MOST_ARRIVALS => match frame {
@@ -151,7 +151,7 @@ impl Driver {
     /// Does what is due: arrivals, then one event of every turn whose time has come, then idle mishaps.
     async fn work(&mut self, script: &Script) -> Flow {
         let now = Instant::now();
-        while let Some(arrival) = self.arrivals.pop_front_if(|arrival| arrival.due <= now) {
+        while let Some(arrival) = self.arrivals.pop_front_if(|arrival| !script.held && arrival.due <= now) {
             self.receive(arrival, script).await?;
         }
         let turns: Vec<TurnId> = self.rules.in_flight().collect();
@@ -293,13 +293,13 @@ impl Driver {
         self.rules.waiting() > 0 || self.rules.in_flight().next().is_some()
     }
 
-    fn next_due(&self) -> Instant {
+    fn next_due(&self, script: &Script) -> Instant {
         let turns = self
             .rules
             .in_flight()
             .filter_map(|turn| self.live.iter().find(|live| live.turn == turn).map(|live| live.due));
         turns
-            .chain(self.arrivals.front().map(|arrival| arrival.due))
+            .chain(self.arrivals.front().filter(|_| !script.held).map(|arrival| arrival.due))
             .min()
             .unwrap_or_else(|| Instant::now() + FOREVER)
     }

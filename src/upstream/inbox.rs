@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(two.push(event(100)), Backlog::Fine, "a reader that keeps up is not to blame");
         assert_eq!(two.push(event(900)), Backlog::Full, "beyond its share");
         while other.try_next().is_some() {}
-        assert_eq!(two.push(event(900)), Backlog::Fine, "within it again");
+        assert_eq!(two.push(event(700)), Backlog::Fine, "within it again");
     }
 
     #[tokio::test]

@@ -25,8 +25,9 @@ use tailwire::sim::{self, Script};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// How long a test waits for what should already be on its way.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what should already be on its way. Long, as a machine may be busy with much else, and some
+/// answers weigh megabytes: a failure is slow, nothing else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How many responses the provider, and so the proxy, has in flight on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

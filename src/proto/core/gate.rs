@@ -115,6 +115,26 @@ mod tests {
     }
 
     #[test]
+    fn gates_are_remembered_up_to_a_number_then_all_forgotten() {
+        let (limits, now) = (Limits::default(), Instant::now());
+        let account = |n: usize| {
+            let mut hasher = Key::new([0; 32]).hasher("account");
+            hasher.field(&n.to_le_bytes());
+            hasher.finish()
+        };
+        let mut gates = Gates::default();
+        for n in 0..MAX_GATES {
+            gates.failed(now, &account(n), Refusal::NoSockets, &limits);
+        }
+        assert_eq!(gates.0.len(), MAX_GATES);
+        assert_eq!(gates.check(now, &account(0), true), Some(false));
+        gates.failed(now, &account(MAX_GATES), Refusal::Failure, &limits);
+        assert_eq!(gates.0.len(), 1);
+        assert_eq!(gates.check(now, &account(0), true), None, "open: one handshake tells anew");
+        assert_eq!(gates.check(now, &account(MAX_GATES), true), Some(false));
+    }
+
+    #[test]
     fn f42_f43_no_sockets_latches_and_an_answer_does_not() {
         let account = Key::new([0; 32]).hasher("account").finish();
         let (limits, now) = (Limits::default(), Instant::now());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::core::gate::Refusal;
-use crate::proto::core::{Placement, Wish};
+use crate::proto::core::{MAX_UNSTORED, Placement, Wish};
 use crate::proto::digest::Key;
 use crate::proto::fault::Fault;
 use crate::proto::session::Limits;
@@ -188,6 +188,31 @@ fn what_is_stored_is_continued_elsewhere_until_it_is_not_found_there() {
     heart.hear(&away, r#""error","error":{"code":"previous_response_not_found"}"#);
     heart.core.end(heart.now, away.turn, true);
     assert_eq!(reason(&heart.begin(&right)), Some(Reason::LaneAdvanced), "this scope does not store");
+}
+
+#[test]
+fn scopes_that_store_nothing_are_remembered_up_to_a_number_then_all_forgotten() {
+    let mut heart = Heart::lanes(32);
+    let start = Talk::new("a", true);
+    heart.turn(&start, "r0");
+    heart.turn(&start.then("r0", "left"), "r1");
+    let right = start.then("r0", "right");
+    let scope = heart.read(&right.body("")).scope;
+    heart.core.unstore(scope);
+    let key = heart.core.key().clone();
+    let other = |n: usize| {
+        let mut hasher = key.hasher("other");
+        hasher.field(&n.to_le_bytes());
+        hasher.finish()
+    };
+    for n in 1..MAX_UNSTORED {
+        heart.core.unstore(other(n));
+    }
+    assert_eq!(heart.core.unstored.len(), MAX_UNSTORED);
+    assert_eq!(reason(&heart.begin(&right)), Some(Reason::LaneAdvanced), "remembered still");
+    heart.core.unstore(other(0));
+    assert_eq!(heart.core.unstored.len(), 1);
+    assert_eq!(previous(&heart.begin(&right)), Some("r0"), "forgotten: one not-found will tell anew");
 }
 
 #[test]

@@ -136,3 +136,9 @@ fn f18_f19_two_accounts_of_one_response_must_agree() {
     assert_eq!(heard(&[USER], None), None, "an output the model cannot have made");
     assert_eq!(heard(&["7"], None), None);
 }
+
+#[test]
+fn a_response_of_more_items_than_are_remembered_is_not_continued() {
+    assert!(heard(&vec![TEXT; MAX_SAID], None).is_some());
+    assert_eq!(heard(&vec![TEXT; MAX_SAID + 1], None), None);
+}

@@ -253,3 +253,19 @@ fn f12_of_two_heads_alike_the_one_of_the_same_instructions_is_continued() {
         assert_eq!(found, Ok((expected, 2, Grade::Visible)), "{role}");
     }
 }
+
+#[test]
+fn what_is_looked_at_for_one_request_is_bounded() {
+    let mut index = Index::new(1 << 20);
+    for n in 0..=MAX_CANDIDATES {
+        insert(&mut index, "t", &["a"], &format!("r{n}"), &[&format!("X{n}")]);
+    }
+    let goes_on = |said: &str| best(&index, &request("t", &["a", said, "b"]));
+    assert!(goes_on("X1").is_ok(), "one of the newest");
+    assert_eq!(goes_on("X0").err(), Some(Reason::EchoChanged), "in full, once more");
+    for n in 0..MAX_PREFIXES {
+        insert(&mut index, "t", &[&format!("b{n}")], &format!("s{n}"), &["Y"]);
+    }
+    assert!(index.len() > MAX_PREFIXES);
+    assert_eq!(index.prefixes(&account("t")).len(), MAX_PREFIXES);
+}
