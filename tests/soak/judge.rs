@@ -21,6 +21,7 @@ use crate::chat::{Ask, Chat};
 use crate::client::{self, Answer, Line, Manner, Outcome};
 use crate::lore::Items;
 use crate::provider::Try;
+use crate::proxy::FIRST_EVENT;
 use crate::trouble::Trouble;
 
 /// What a direct client would have been given.
@@ -269,24 +270,40 @@ impl Case<'_> {
         if !code.starts_with("tailwire_upstream") {
             return None;
         }
-        let struck =
-            tries.iter().filter(|seen| seen.strikes.iter().any(|struck| breaks(&struck.fault))).count();
+        if http_struck(tries) {
+            return Some("transport lost over http");
+        }
+        let lost = self.losses(world, tries, plan.contains("recovered"));
         let once = self.ask.acts || self.ask.anchor.is_some();
-        // One the provider took too long to begin (it may work on two at a time) was given up, and is no strike either.
-        let overdue = self.to - self.from >= FIRST_EVENT;
-        let unread = usize::from(plan.contains("recovered") && (tries.len() == 1 || overdue));
-        if struck + unread >= 2 || http_struck(tries) {
+        if lost >= 2 {
             return Some("transport lost more than once");
         }
-        // Its one frame may have been written to a socket that was never read again.
+        (once && lost == 1).then_some("transport lost, not to be run twice")
+    }
+
+    /// Losses of transport under this turn before its first byte, as the provider's book has them.
+    fn losses(&self, world: &World, tries: &[Try], recovered: bool) -> usize {
+        let here = |seen: &Try| {
+            let fatal = seen.strikes.iter().filter(|struck| breaks(&struck.fault));
+            let (asked, unasked): (Vec<_>, Vec<_>) = fatal.partition(|struck| struck.fault != UNASKED);
+            usize::from(!asked.is_empty()) + usize::from(unasked.iter().any(|struck| struck.at >= self.from))
+        };
+        let struck: usize = tries.iter().map(here).sum();
+        // One that the provider took too long to begin (it may work on two at a time) was given up.
+        let overdue = usize::from(self.to - self.from >= FIRST_EVENT);
+        // A frame may have been written to a socket that was never read again: then another socket was struck.
         let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
         let around = world.provider.struck(self.credential, from, self.to);
-        let around = around.iter().filter(|fault| breaks(fault)).count();
-        if tries.is_empty() && plan.contains("recovered") && around >= 2 {
-            return Some("transport lost more than once");
-        }
-        let lost = struck + around >= 1;
-        (once && lost).then_some("transport lost, not to be run twice")
+        let mut elsewhere: Vec<u64> = around
+            .iter()
+            .filter(|struck| breaks(&struck.fault) && struck.fault != UNASKED)
+            .map(|struck| struck.connection)
+            .filter(|number| tries.iter().all(|seen| seen.record.connection != *number))
+            .collect();
+        elsewhere.sort_unstable();
+        elsewhere.dedup();
+        let made = if recovered { 2 } else { 1 };
+        struck + overdue + elsewhere.len().min(made - tries.len().min(made))
     }
 
     /// An id the client itself named is not known to the provider: asked directly, it says the same.
@@ -362,7 +379,8 @@ fn http_struck(tries: &[Try]) -> bool {
 
 /// Whether a fault ends or garbles its whole connection. A fault this list does not know is taken to.
 fn breaks(fault: &str) -> bool {
-    !["Error", "TwoTerminals", "NotFound", "Failed", "Incomplete", "PingFlood", "Upgrade"].contains(&fault)
+    !["Error", "TwoTerminals", "NotFound", "Failed", "Incomplete", "PingFlood", "Upgrade", "Frame", "Trickle"]
+        .contains(&fault)
 }
 
 /// An output without the ids that every run mints anew, and of each blob only whose copy it is.
@@ -390,9 +408,9 @@ fn difference(one: &Value, other: &Value) -> String {
     format!("output {at} is {:.400?}, not {:.400?}", one.get(at), other.get(at))
 }
 
-/// How long the proxies of a run wait for a turn's first event (`proxy.rs`).
-const FIRST_EVENT: Duration = Duration::from_secs(6);
-/// How long a socket may have been deaf before that is noticed.
-const DEAFNESS: Duration = Duration::from_secs(15);
+/// The fault that opens a response nobody asked for.
+const UNASKED: &str = "SpontaneousEvent";
+/// How long a socket may have been deaf before that is noticed: a ping and its pong, and a margin.
+const DEAFNESS: Duration = Duration::from_secs(30);
 /// Stands in the message of every error that the chaos has the provider give.
 pub(crate) const MARK: &str = "soak mishap";
