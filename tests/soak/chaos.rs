@@ -92,11 +92,11 @@ fn mishap(chance: &mut Chance) -> Mishap {
     mishap.skip(skip)
 }
 
-/// At most two seconds of it.
+/// Few pieces: each may wait long on a busy machine, and a pong that comes too late ends the socket.
 fn trickle(chance: &mut Chance) -> Trickle {
     let piece = chance.within(1, 200);
     let pause = Duration::from_millis(chance.pick(&[0, 1, 5]));
-    Trickle { bytes: piece * chance.within(1, 400), piece, pause }
+    Trickle { bytes: piece * chance.within(1, 40), piece, pause }
 }
 
 /// An event of a kind nobody knows, now and then a large one.

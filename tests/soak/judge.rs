@@ -235,7 +235,7 @@ impl Case<'_> {
                 }
             }
         };
-        why.ok_or_else(|| self.story(outcome, tries))
+        why.ok_or_else(|| self.story(world, outcome, tries))
     }
 
     /// A stream that had begun. After its first byte a direct client's is lost with its connection as well.
@@ -244,7 +244,7 @@ impl Case<'_> {
             return self.manner.pause.map(|_| "read too slowly");
         }
         if message.contains(MARK) {
-            return refused_there(tries).then_some("provider's error");
+            return told_there(tries).then_some("provider's error");
         }
         let strikes = &tries.last()?.strikes;
         let fatal: Vec<_> = strikes.iter().filter(|struck| breaks(&struck.fault)).collect();
@@ -255,7 +255,6 @@ impl Case<'_> {
     }
 
     /// A status. Ours stands for a loss of transport: one such before the first byte must have been recovered from.
-    /// A frame that its socket's peer never read is on no book; of that one the plan tells.
     fn refused(
         &self,
         world: &World,
@@ -265,7 +264,7 @@ impl Case<'_> {
         plan: &str,
     ) -> Option<&'static str> {
         if message.contains(MARK) {
-            return refused_there(tries).then_some("provider's error");
+            return told_there(tries).then_some("provider's error");
         }
         if !code.starts_with("tailwire_upstream") {
             return None;
@@ -291,7 +290,8 @@ impl Case<'_> {
         let struck: usize = tries.iter().map(here).sum();
         // One that the provider took too long to begin (it may work on two at a time) was given up.
         let overdue = usize::from(self.to - self.from >= FIRST_EVENT);
-        // A frame may have been written to a socket that was never read again: then another socket was struck.
+        // A frame may have been written to a socket that was never read again, or have met a limit: then the book has it
+        // under another connection, and not as a try of this turn.
         let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
         let around = world.provider.struck(self.credential, from, self.to);
         let mut elsewhere: Vec<u64> = around
@@ -326,12 +326,19 @@ impl Case<'_> {
         false
     }
 
-    fn story(&self, outcome: &Outcome, tries: &[Try]) -> String {
+    fn story(&self, world: &World, outcome: &Outcome, tries: &[Try]) -> String {
         let mut told = format!("{outcome:?}");
         told.truncate(told.char_indices().map(|(at, _)| at).take(1200).last().unwrap_or_default());
         let tries: Vec<String> = tries.iter().map(brief).collect();
+        let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
+        let around: Vec<String> = world
+            .provider
+            .struck(self.credential, from, self.to)
+            .iter()
+            .map(|struck| format!("{} on {}, {:?} ago", struck.fault, struck.connection, self.to - struck.at))
+            .collect();
         format!(
-            "{told}\nafter {:?}, {:?}, acts {}, anchor {:?}\ntries {tries:#?}",
+            "{told}\nafter {:?}, {:?}, acts {}, anchor {:?}\ntries {tries:#?}\naround {around:?}",
             self.to - self.from,
             self.manner,
             self.ask.acts,
@@ -365,10 +372,15 @@ fn ended(tries: &[Try], response: &Value) -> Option<&'static str> {
     tries.iter().any(|seen| seen.record.outcome == Ended::Ended(wanted)).then_some(told)
 }
 
-/// The provider told an error; where it told it twice, its book has the second ending.
-fn refused_there(tries: &[Try]) -> bool {
+/// The provider told an error of its own in a try. Of two it may have told only the first so far, which ends nothing on
+/// its book.
+fn told_there(tries: &[Try]) -> bool {
     use sim::rules::Ending::{Failed, Refused};
-    tries.iter().any(|seen| [Ended::Ended(Refused), Ended::Ended(Failed)].contains(&seen.record.outcome))
+    tries.iter().any(|seen| {
+        let told = seen.strikes.iter().filter(|struck| struck.fault == "TwoTerminals");
+        [Ended::Ended(Refused), Ended::Ended(Failed)].contains(&seen.record.outcome)
+            || told.clone().any(|struck| struck.response == seen.record.response)
+    })
 }
 
 /// Over HTTP the client has its own connection's fate, with or without a proxy.

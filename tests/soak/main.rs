@@ -14,7 +14,8 @@
 //!   3. before the first byte (for JSON: the last), only if transport was lost under two tries of the turn, or under one
 //!      that must not be run twice (tools that act, a client's own `previous_response_id`), or under the client's
 //!      bytes over HTTP; one loss must have been recovered from. Every loss must stand in the provider's book: on the
-//!      connection of a try, or, for a frame that was never read, on another of this credential at the time. A first
+//!      connection of a try, or, for a frame
+//!      that was never read or met a limit of the provider's, on another of this credential at the time. A first
 //!      event that did not come within its limit counts as a loss; and so does a `response.created` that nobody asked for on
 //!      a turn's connection while it runs, since nobody can tell it from the turn's own;
 //!   4. the provider was down, or the proxy was being drained (no head of an answer) or had been killed;
