@@ -1,9 +1,10 @@
 //! What goes wrong, and when: mishaps of the provider, its ways of writing, and restarts of either side.
 //!
-//! Paced by turns, not by the clock: a slow machine has as many mishaps in a turn as a fast one.
+//! Paced by turns, not by the clock: a slow machine has as many mishaps in a turn as a fast one. Only a provider that has been
+//! slow for long becomes another one sooner.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tailwire::sim::script::{Limits, Link, NotFound, Style, Trickle, Upgrade};
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::World;
 use crate::chance::Chance;
-use crate::judge::MARK;
+use crate::excuse::MARK;
 use crate::proxy::{End, Life};
 use crate::trouble::Trouble;
 
@@ -20,13 +21,15 @@ use crate::trouble::Trouble;
 pub(crate) async fn run(world: Arc<World>) {
     let mut chance = Chance::new(world.plan.seed, 9_999_999);
     let (mut mishaps, mut manners, mut reloads, mut restarts) = (0, 0, 0, 0);
+    let mut same_since = Instant::now();
     while !world.is_over() {
         let turns = world.tally.turns();
         if turns >= mishaps {
             mishaps = turns + chance.within(1, 2 * TURNS_A_MISHAP) as u64;
             queue(&world, &mut chance);
         }
-        if turns >= manners {
+        if turns >= manners || same_since.elapsed() >= LONGEST_MANNER {
+            same_since = Instant::now();
             manners = turns + chance.within(50, 2 * TURNS_A_MANNER) as u64;
             let script = script(&mut chance);
             world.provider.provider().script(|now| *now = script);
@@ -219,6 +222,7 @@ async fn restart(world: &World, chance: &mut Chance) {
 
 const TURNS_A_MISHAP: usize = 4;
 const TURNS_A_MANNER: usize = 200;
+const LONGEST_MANNER: Duration = Duration::from_secs(40);
 const TURNS_A_RELOAD: usize = 100;
 const TURNS_A_RESTART: usize = 700;
 const TICK: Duration = Duration::from_millis(2);

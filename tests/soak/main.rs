@@ -37,6 +37,7 @@ mod chance;
 mod chaos;
 mod chat;
 mod client;
+mod excuse;
 mod judge;
 mod lore;
 mod provider;
@@ -241,7 +242,7 @@ async fn refused_at_the_brim(addr: SocketAddr) -> usize {
     for mut stream in streams {
         answers.spawn(async move {
             let mut first = [0; 12];
-            let answered = tokio::time::timeout(Duration::from_secs(3), stream.read_exact(&mut first)).await;
+            let answered = tokio::time::timeout(REFUSED_WITHIN, stream.read_exact(&mut first)).await;
             matches!(answered, Ok(Ok(_))) && first.ends_with(b"503")
         });
     }
@@ -281,6 +282,9 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
+/// How long the one refusal at the brim is waited for; the turns that are let in wait as long.
+const REFUSED_WITHIN: Duration = Duration::from_secs(10);
+
 /// Waits for a condition that nobody signals; false if it does not come about.
 pub(crate) async fn until(mut condition: impl FnMut() -> bool) -> bool {
     for _ in 0..PATIENCE_TICKS {
@@ -292,5 +296,5 @@ pub(crate) async fn until(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Thirty seconds.
-const PATIENCE_TICKS: usize = 3000;
+/// A minute and a half: a drain in full, on a slow machine.
+const PATIENCE_TICKS: usize = 9000;
