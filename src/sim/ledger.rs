@@ -76,6 +76,15 @@ impl Ledger {
         });
     }
 
+    /// Enters that a frame was refused on a connection because of a limit, by the code of the refusal.
+    pub(super) fn limited(&self, connection: u64, code: &str) {
+        let struck = Struck { connection, fault: code.to_owned(), response: None, at: Instant::now() };
+        self.write(|book| {
+            bound(&mut book.limited);
+            book.limited.push_back(struck);
+        });
+    }
+
     /// Enters a new TCP connection.
     pub(super) fn connected(&self) -> Arc<Traffic> {
         self.write(|book| {
@@ -93,7 +102,7 @@ impl Ledger {
     }
 }
 
-/// Everything on record. At most 65 536 turns, and as many connections and mishaps.
+/// Everything on record. At most 65 536 turns, and as many connections, mishaps and limits met.
 #[derive(Debug, Default)]
 pub struct Book {
     /// One record per request for a response, oldest first.
@@ -122,6 +131,8 @@ pub struct Book {
     pub mishaps: u64,
     /// Where they struck, oldest first.
     pub struck: VecDeque<Struck>,
+    /// Frames refused because of a limit, with the refusal's code for the fault's name, oldest first.
+    pub limited: VecDeque<Struck>,
     turns_dropped: u64,
 }
 

@@ -122,6 +122,7 @@ impl Driver {
     async fn hear(&mut self, frame: Frame, script: &Script) -> Flow {
         match frame.opcode() {
             OpCode::Text if frame.payload().len() > script.limits.max_frame => {
+                self.provider.ledger().limited(self.caller.traffic.number(), "message_too_big");
                 self.close(CloseCode::Size, "message too big").await
             }
             OpCode::Text => match String::from_utf8(frame.into_payload().into()) {
@@ -184,6 +185,10 @@ impl Driver {
         match received {
             Err(frame) => {
                 entry.end(Ending::Refused);
+                let code = frame["error"]["code"].as_str().unwrap_or_default();
+                if code.starts_with("websocket_") {
+                    self.provider.ledger().limited(number, code);
+                }
                 self.tell(frame, script).await
             }
             Ok(received) => {

@@ -17,8 +17,10 @@ use crate::World;
 use crate::chance::Chance;
 use crate::chat::{Ask, Chat, Drops, Echo, Habit, prose};
 use crate::client::{self, Answer, Leave, Line, Manner, Outcome};
-use crate::judge::{self, Case, Expected};
+use crate::excuse::Case;
+use crate::judge::{self, Expected};
 use crate::lore::Body;
+use crate::proxy::client_key;
 use crate::tally::{LOST, WRONG};
 use crate::trouble::Trouble;
 
@@ -364,6 +366,7 @@ impl Agent {
             .header("host", addr.to_string())
             .header("authorization", format!("Bearer {}", self.key))
             .header("content-type", "application/json")
+            .header("x-tailwire-key", client_key(self.number))
             .header("x-stainless-retry-count", "0")
             .header("user-agent", "soak/1");
         if let Some(coding) = coding {

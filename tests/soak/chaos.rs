@@ -1,35 +1,42 @@
 //! What goes wrong, and when: mishaps of the provider, its ways of writing, and restarts of either side.
 //!
-//! Paced by turns, not by the clock: a slow machine has as many mishaps in a turn as a fast one.
+//! Paced by turns, not by the clock: a slow machine has as many mishaps in a turn as a fast one. Only a provider that has been
+//! slow for long becomes another one sooner.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tailwire::sim::script::{Limits, Link, NotFound, Style, Upgrade};
+use tailwire::sim::script::{Limits, Link, NotFound, Style, Trickle, Upgrade};
 use tailwire::sim::{Fault, Mishap, Moment, Script};
 use tokio::time::sleep;
 
 use crate::World;
 use crate::chance::Chance;
-use crate::judge::MARK;
+use crate::excuse::MARK;
 use crate::proxy::{End, Life};
 use crate::trouble::Trouble;
 
 /// Until the run is over.
 pub(crate) async fn run(world: Arc<World>) {
     let mut chance = Chance::new(world.plan.seed, 9_999_999);
-    let (mut mishaps, mut manners, mut restarts) = (0, 0, 0);
+    let (mut mishaps, mut manners, mut reloads, mut restarts) = (0, 0, 0, 0);
+    let mut same_since = Instant::now();
     while !world.is_over() {
         let turns = world.tally.turns();
         if turns >= mishaps {
             mishaps = turns + chance.within(1, 2 * TURNS_A_MISHAP) as u64;
             queue(&world, &mut chance);
         }
-        if turns >= manners {
+        if turns >= manners || same_since.elapsed() >= LONGEST_MANNER {
+            same_since = Instant::now();
             manners = turns + chance.within(50, 2 * TURNS_A_MANNER) as u64;
             let script = script(&mut chance);
             world.provider.provider().script(|now| *now = script);
+        }
+        if turns >= reloads {
+            reloads = turns + chance.within(50, 2 * TURNS_A_RELOAD) as u64;
+            world.proxy.lock().await.reload(&mut chance, &world.tally);
         }
         if turns >= restarts {
             if restarts > 0 {
@@ -58,17 +65,19 @@ fn mishap(chance: &mut Chance) -> Mishap {
     let moment = chance.pick(&anywhere);
     let inside = chance.pick(&within);
     let skip = u32::try_from(chance.below(6)).unwrap_or_default();
-    let mishap = match chance.below(22) {
+    let mishap = match chance.below(27) {
         0 | 1 => Mishap::new(inside, Fault::Error(error(chance))),
         2 => Mishap::new(inside, Fault::ErrorWithoutLane(error(chance))),
         3 => Mishap::new(inside, Fault::TwoTerminals(error(chance))),
         4 | 5 => Mishap::new(AfterSend, Fault::NotFound(not_found(chance))).continued(true),
         6 => Mishap::new(inside, Fault::Failed("server_error")),
         7 => Mishap::new(inside, Fault::Incomplete("max_output_tokens")),
-        8 | 9 => Mishap::new(moment, Fault::Close(chance.pick(&[1000, 1001, 1006, 1011, 1012]))),
+        8 | 9 => Mishap::new(moment, Fault::Close(chance.pick(&[1000, 1001, 1011, 1012, 1013]))),
         10 | 11 => Mishap::new(moment, Fault::Reset),
-        12 => Mishap::new(inside, Fault::Silence),
-        13 => Mishap::new(moment, Fault::IgnorePings),
+        // These two cost their turns a time-out each.
+        12 if chance.once_in(2) => Mishap::new(inside, Fault::Silence),
+        12 => Mishap::new(moment, Fault::IgnorePings),
+        13 => Mishap::new(moment, Fault::HangUp),
         14 => Mishap::new(moment, Fault::Garbage("{\"type\":".to_owned())),
         15 => Mishap::new(moment, Fault::Binary(vec![0, 159, 146, 150])),
         16 => Mishap::new(chance.pick(&[AfterTerminal, Idle]), Fault::SpontaneousEvent),
@@ -78,14 +87,31 @@ fn mishap(chance: &mut Chance) -> Mishap {
         // The size is learned for a proxy's whole life: seldom, or all goes over HTTP.
         20 if chance.once_in(10) => Mishap::new(AfterSend, Fault::Close(1009)),
         20 => Mishap::new(MidText, Fault::Close(1009)),
-        _ => Mishap::new(inside, over_http(chance)).over_http(),
+        21 => Mishap::new(inside, over_http(chance)).over_http(),
+        22 | 23 => Mishap::new(moment, Fault::Trickle(trickle(chance))),
+        24 => Mishap::new(Moment::Upgrade, Fault::HangUp),
+        _ => Mishap::new(moment, Fault::Frame(unknown(chance))),
     };
     mishap.skip(skip)
 }
 
+/// Few pieces: each may wait long on a busy machine, and a pong that comes too late ends the socket.
+fn trickle(chance: &mut Chance) -> Trickle {
+    let piece = chance.within(1, 200);
+    let pause = Duration::from_millis(chance.pick(&[0, 1, 5]));
+    Trickle { bytes: piece * chance.within(1, 40), piece, pause }
+}
+
+/// An event of a kind nobody knows, now and then a large one.
+fn unknown(chance: &mut Chance) -> serde_json::Value {
+    let size = chance.pick(&[10, 10, 1000, 100_000]);
+    json!({ "type": "response.soak_thing.delta", "padding": "x".repeat(size) })
+}
+
 fn over_http(chance: &mut Chance) -> Fault {
-    match chance.below(5) {
+    match chance.below(6) {
         0 => Fault::Reset,
+        5 => Fault::HangUp,
         1 => Fault::Close(1000),
         2 => Fault::Failed("server_error"),
         3 => Fault::Incomplete("max_output_tokens"),
@@ -118,8 +144,8 @@ fn error(chance: &mut Chance) -> serde_json::Value {
 }
 
 fn not_found(chance: &mut Chance) -> NotFound {
-    use NotFound::{Codeless, Failed, Flat, Headers, Nested, StatusCode};
-    chance.pick(&[Nested, Flat, Codeless, StatusCode, Headers, Failed])
+    use NotFound::{Codeless, Failed, Flat, Headers, Nested, NoStatus, StatusCode};
+    chance.pick(&[Nested, NoStatus, Flat, Codeless, StatusCode, Headers, Failed])
 }
 
 fn refused(chance: &mut Chance) -> Upgrade {
@@ -196,5 +222,7 @@ async fn restart(world: &World, chance: &mut Chance) {
 
 const TURNS_A_MISHAP: usize = 4;
 const TURNS_A_MANNER: usize = 200;
+const LONGEST_MANNER: Duration = Duration::from_secs(40);
+const TURNS_A_RELOAD: usize = 100;
 const TURNS_A_RESTART: usize = 700;
 const TICK: Duration = Duration::from_millis(2);

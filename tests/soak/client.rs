@@ -223,7 +223,7 @@ fn of_stream(text: &str, broken: Option<String>, plan: String) -> Outcome {
             break;
         }
     }
-    let begun = events.first().and_then(|event| event["response"]["id"].as_str()).unwrap_or_default();
+    let begun = events.iter().find_map(|event| event["response"]["id"].as_str()).unwrap_or_default();
     let begun = begun.to_owned();
     let last = events.last().cloned().unwrap_or_default();
     let kind = last["type"].as_str().unwrap_or_default();
@@ -273,5 +273,5 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Longer than every wait of the proxy's, one after another: what has not come by then does not come.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(120);
 const MOST_PAUSES: u32 = 40;

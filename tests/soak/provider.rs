@@ -93,16 +93,17 @@ impl House {
         tries
     }
 
-    /// Faults carried out between two times on connections that served a credential, or nobody yet.
-    pub(crate) fn struck(&self, credential: &str, from: Instant, to: Instant) -> Vec<String> {
+    /// Faults carried out and limits met between two times on connections that served a credential.
+    pub(crate) fn struck(&self, credential: &str, from: Instant, to: Instant) -> Vec<Struck> {
         let state = self.lock();
         let mut faults = Vec::new();
         for provider in state.before.iter().chain([&state.now]) {
             provider.ledger().read(|book| {
-                for struck in book.struck.iter().filter(|struck| (from..=to).contains(&struck.at)) {
+                let all = book.struck.iter().chain(&book.limited);
+                for struck in all.filter(|struck| (from..=to).contains(&struck.at)) {
                     let mut here = book.turns.iter().filter(|record| record.connection == struck.connection);
-                    if here.next().is_none_or(|record| record.credential == credential) {
-                        faults.push(struck.fault.clone());
+                    if here.next().is_some_and(|record| record.credential == credential) {
+                        faults.push(struck.clone());
                     }
                 }
             });
