@@ -45,10 +45,18 @@ impl Running {
     /// # Errors
     /// The address cannot be bound, or a file of certificates cannot be read.
     pub async fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_within(settings, |_| {}).await
+    }
+
+    /// The same within limits that are the provider's to set, such as the age of a socket.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
         let limits = listen_limits(&settings);
-        let proxy = Arc::new(build(settings)?);
+        let proxy = Arc::new(build(settings, adjust)?);
         let (stage, stages) = watch::channel(Stage::Running);
         let handler = {
             let proxy = proxy.clone();
@@ -71,6 +79,11 @@ impl Running {
     /// Upstream sockets, open or opening.
     pub fn sockets(&self) -> usize {
         self.proxy.pool().sockets()
+    }
+
+    /// Turns whose clients are being served, and turns that have a place on a socket.
+    pub fn turns(&self) -> (usize, usize) {
+        (self.proxy.turns(), self.proxy.pool().turns())
     }
 
     /// Bytes that wait for clients, of all turns.
@@ -141,7 +154,7 @@ fn script(arguments: &SimArgs) -> Script {
     }
 }
 
-fn build(settings: Settings) -> io::Result<Proxy> {
+fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Proxy> {
     let upstream = Upstream::parse(&settings.upstream.to_string()).map_err(io::Error::other)?;
     let profile = match settings.profile {
         ProfileName::Auto => Profile::of_host(upstream.host()),
@@ -153,7 +166,9 @@ fn build(settings: Settings) -> io::Result<Proxy> {
     let client = Client::new(&tls).with_connect_timeout(timeouts.connect);
     let key = key()?;
     let strict = settings.reasoning == Reasoning::Strict;
-    let core = Core::new(key.clone(), profile.apply(session_limits(&settings)), strict, limits.index);
+    let mut allowed = profile.apply(session_limits(&settings));
+    adjust(&mut allowed);
+    let core = Core::new(key.clone(), allowed, strict, limits.index);
     let offer = match settings.compression {
         Compression::Auto => None,
         Compression::Off => Some(extension::Compression::Off),
@@ -190,8 +205,12 @@ fn listen_limits(settings: &Settings) -> listen::Limits {
     listen::Limits {
         connections: u32::try_from(settings.limits.connections).unwrap_or(u32::MAX),
         header_timeout: settings.timeouts.header,
+        header_bytes: settings.limits.head,
+        headers: settings.limits.headers,
+        streams: u32::try_from(settings.limits.streams).unwrap_or(u32::MAX),
+        half_close: settings.timeouts.half_close,
+        unread: settings.timeouts.unread,
         grace: settings.timeouts.drain,
-        ..listen::Limits::default()
     }
 }
 

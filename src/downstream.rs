@@ -3,6 +3,9 @@
 
 pub mod body;
 pub mod coding;
+mod framing;
 pub mod headers;
+mod line;
 pub mod listen;
+pub mod message;
 pub mod upload;

@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Mode, Settings};
 use crate::downstream::body::Body;
-use crate::downstream::headers;
 use crate::downstream::upload::UploadLimits;
+use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
 use crate::proto::session::profile::Profile;
 use crate::telemetry::metrics::Metrics;
@@ -21,6 +21,7 @@ use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
 use crate::upstream::pool::{Account, Pool};
 use census::Census;
+use reply::Problem;
 
 mod census;
 pub mod passthrough;
@@ -72,12 +73,17 @@ impl Proxy {
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let limits = &self.settings.limits;
+        if let Some(flaw) = message::flaw(&request, limits.head, limits.headers) {
+            return Problem::from(&flaw).refusal(request.version());
+        }
         if tunnel::asked(&request) {
             self.metrics.passthrough.increment();
             return tunnel::open(&self.dialer, &self.upstream, request).await;
         }
         let path = request.uri().path();
-        let path = path.strip_prefix("/v1").unwrap_or(path).trim_end_matches('/');
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        let path = path.strip_suffix('/').unwrap_or(path);
         if request.method() == Method::POST && path == "/responses" && self.settings.mode != Mode::Http {
             return turn::run(&self, request).await;
         }
@@ -87,7 +93,7 @@ impl Proxy {
             self.pool.forget(&self.account(request.headers()).digest, response);
         }
         self.metrics.passthrough.increment();
-        passthrough::forward(&self.client, &self.upstream, request).await
+        passthrough::forward(&self.client, &self.upstream, request, self.settings.timeouts.body_idle).await
     }
 
     /// Who is asking, as far as the upstream could tell.
@@ -109,6 +115,11 @@ impl Proxy {
     /// Everything that is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Turns under way: clients that are uploading, waiting or reading.
+    pub fn turns(&self) -> usize {
+        self.settings.limits.turns - self.turns.available_permits()
     }
 
     /// The sockets.

@@ -6,6 +6,7 @@
 mod account;
 mod answer;
 mod canon;
+mod compaction;
 mod context;
 mod files;
 mod http;
@@ -17,6 +18,7 @@ pub mod rules;
 pub mod script;
 mod server;
 mod socket;
+mod stored;
 mod stream;
 mod upgrade;
 

@@ -7,8 +7,8 @@
 
 #[path = "faults/cancel.rs"]
 mod cancel;
-#[path = "faults/recovery.rs"]
-mod recovery;
+#[path = "faults/matrix.rs"]
+mod matrix;
 #[path = "faults/rotation.rs"]
 mod rotation;
 #[path = "faults/slow.rs"]
@@ -17,3 +17,5 @@ mod slow;
 mod support;
 #[path = "faults/upgrade.rs"]
 mod upgrade;
+#[path = "faults/wire.rs"]
+mod wire;

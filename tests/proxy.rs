@@ -17,6 +17,10 @@ mod lanes;
 mod life;
 #[path = "proxy/passthrough.rs"]
 mod passthrough;
+#[path = "proxy/provider.rs"]
+mod provider;
+#[path = "proxy/provider_sockets.rs"]
+mod provider_sockets;
 #[path = "proxy/shutdown.rs"]
 mod shutdown;
 #[path = "proxy/tenants.rs"]

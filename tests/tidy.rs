@@ -117,6 +117,12 @@ fn words_stay_in_their_rooms() {
                 "stdout is the commands'; logs go through tracing",
             );
         }
+        if room != "sim" {
+            forbid(
+                &["SystemTime", "UNIX_EPOCH"],
+                "a clock that people set decides nothing; time is an `Instant`",
+            );
+        }
         forbid(&["dbg!", "todo!", "unimplemented!"], "unfinished");
         if room != "main" {
             forbid(&["unsafe"], "the one exception configures the allocator, in src/main.rs");

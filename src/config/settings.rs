@@ -151,6 +151,12 @@ section! {
         /// The memory of the index of conversations (digests and ids, no content). Beyond it the least recently
         /// used is forgotten; its next turn goes in full.
         index: usize = "64MiB", Size(KIB, 64 * GIB);
+        /// The largest head of a request. A larger one is answered 431, one with a longer target 414.
+        head: usize = "256KiB", Size(8 * KIB, 16 * MIB);
+        /// Headers of one request. One with more is answered 431.
+        headers: usize = 200, Count(10, 10_000);
+        /// Requests at once on one HTTP/2 connection of a client. A further one is refused unprocessed.
+        streams: usize = 256, Count(1, 65_536);
         /// Client connections at once. Further ones wait to be accepted.
         connections: usize = 1024, Count(1, 65_536);
         /// Upstream sockets at once. Beyond it turns go over HTTP.
@@ -182,6 +188,11 @@ section! {
         body_idle: Duration = "30s", WAIT;
         /// For a client's whole body. Beyond it the request is answered 408.
         body: Duration = "10m", WAIT;
+        /// For a client that has closed its side of a connection (it may be gone, or only have said all it wants) to
+        /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone.
+        half_close: Duration = "2s", GRACE;
+        /// For a client to take any of what waits for it. Beyond it its connection is cut.
+        unread: Duration = "5m", WAIT;
         /// From the frame to the first event of its turn. Beyond it its socket takes no new turns, and the turn is
         /// tried on the next rung.
         first_event: Duration = "90s", WAIT;

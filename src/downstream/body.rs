@@ -2,6 +2,7 @@
 //! It carries bytes and trailers; it knows no media type and no framing.
 
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
+
+use crate::downstream::upload::UploadError;
 
 /// A response body on its way to a client.
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -45,12 +48,88 @@ where
 }
 
 /// The same body; `kept` is let go with it.
-pub fn keeping(body: Body, kept: impl Send + 'static) -> Body {
-    let frames = body.map_frame(move |frame| {
-        let _ = &kept;
-        frame
-    });
-    frames.boxed_unsync()
+pub fn keeping(body: Body, kept: impl Send + Unpin + 'static) -> Body {
+    Keeping { body, _kept: kept }.boxed_unsync()
+}
+
+/// A client's body on its way up; silence longer than `idle` is an error. What went wrong with it is left in `fault`,
+/// as whoever sends it up only says that sending failed.
+pub fn timed<B>(body: B, idle: Duration, fault: Arc<OnceLock<UploadError>>) -> Body
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BodyError>,
+{
+    Timed { body, idle, fault, silence: None }.boxed_unsync()
+}
+
+/// Hands its body through unchanged, its length included.
+struct Keeping<K> {
+    body: Body,
+    _kept: K,
+}
+
+impl<K: Unpin> hyper::body::Body for Keeping<K> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+struct Timed<B> {
+    body: B,
+    idle: Duration,
+    fault: Arc<OnceLock<UploadError>>,
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> hyper::body::Body for Timed<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, idle, fault, silence } = &mut *self;
+        let fault = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Err(_))) => fault.get_or_init(|| UploadError::Truncated),
+            Poll::Ready(frame) => {
+                *silence = None;
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            }
+            Poll::Pending => {
+                let silence = silence.get_or_insert_with(|| Box::pin(sleep(*idle)));
+                ready!(silence.as_mut().poll(cx));
+                fault.get_or_init(|| UploadError::Stalled)
+            }
+        };
+        Poll::Ready(Some(Err(fault.clone().into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Holds an error back for a moment: when a body breaks, hyper throws away what it has not yet written, and that may

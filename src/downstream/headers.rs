@@ -67,10 +67,19 @@ pub fn forward(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The headers of an upstream response that go down: everything end-to-end.
+/// The headers of an upstream response that go down: everything end-to-end but what would pass for our own account
+/// of a turn.
 #[must_use]
 pub fn response(headers: &HeaderMap) -> HeaderMap {
-    select(headers, |_| true)
+    select(headers, |name| name != "x-tailwire")
+}
+
+/// Whether `Connection` names a header that is meant for the provider: credentials, identity, what describes the body.
+/// To leave it out as told (RFC 9110 7.6.1) would change whose request it is, or what; the same section forbids
+/// clients to name such a one.
+#[must_use]
+pub fn hides_essentials(headers: &HeaderMap) -> bool {
+    nominated(headers).any(|name| ESSENTIAL.iter().any(|known| known.covers(&name)))
 }
 
 fn select(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
@@ -85,16 +94,16 @@ fn select(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap 
 
 /// All headers but the hop-by-hop ones and those that `Connection` names.
 fn end_to_end(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    let named: Vec<String> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .collect();
+    let named: Vec<String> = nominated(headers).collect();
     headers.iter().filter(move |(name, _)| {
         class(name, &[]) != Class::Hop && !named.iter().any(|hop| hop == name.as_str())
     })
+}
+
+/// What `Connection` names, in lower case.
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    let lists = headers.get_all(CONNECTION).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    lists.flat_map(|list| list.split(',').map(|name| name.trim().to_ascii_lowercase()).collect::<Vec<_>>())
 }
 
 /// A known header name, or the beginning of several.
@@ -115,6 +124,19 @@ impl Known {
 /// Hop-by-hop, beside `proxy-*`. `Trailer` is not among them: RFC 9110 lets it cross, and without it hyper sends
 /// no trailers over HTTP/1.1.
 const HOP: &[&str] = &["connection", "keep-alive", "te", "transfer-encoding", "upgrade"];
+
+/// What every provider reads, and no client means for this connection only.
+const ESSENTIAL: &[Known] = &[
+    Known::Name("api-key"),
+    Known::Name("authorization"),
+    Known::Name("chatgpt-account-id"),
+    Known::Name("cookie"),
+    Known::Name("expect"),
+    Known::Name("host"),
+    Known::Name("x-api-key"),
+    Known::Prefix("content-"),
+    Known::Prefix("openai-"),
+];
 
 /// Addressed to this proxy or remade by the sender.
 const OURS: &[&str] = &["host", "expect", "x-tailwire-mode"];

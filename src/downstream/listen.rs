@@ -6,19 +6,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
-use crate::downstream::body::Body;
+use crate::downstream::body::{self, Body};
+use crate::downstream::line::{Line, Patience, Traffic};
 
 /// What clients may take up.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,11 @@ pub struct Limits {
     pub headers: usize,
     /// Most requests in flight on one HTTP/2 connection; default 256. The next one is refused, unprocessed.
     pub streams: u32,
+    /// How long a client that closed its side is still written to, counted from the last byte it took; default 2 s. Then
+    /// it counts as gone.
+    pub half_close: Duration,
+    /// Longest time a client may take nothing of what waits for it; default 5 minutes. Then its connection is cut.
+    pub unread: Duration,
     /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
     pub grace: Duration,
 }
@@ -45,6 +50,8 @@ impl Default for Limits {
             header_bytes: 256 << 10,
             headers: 200,
             streams: 256,
+            half_close: Duration::from_secs(2),
+            unread: Duration::from_secs(300),
             grace: Duration::from_secs(30),
         }
     }
@@ -104,7 +111,7 @@ where
             };
             let Some((stream, peer, place)) = accepted else { continue };
             let connection = Connection { peer, stage: announced.clone(), _place: Arc::new(place) };
-            tokio::spawn(attend(stream, connection, handler.clone(), builder.clone(), limits.header_timeout));
+            tokio::spawn(attend(stream, connection, handler.clone(), builder.clone(), limits));
         }
     }
     drop(listener);
@@ -155,38 +162,47 @@ async fn attend<H, F>(
     connection: Connection,
     handler: H,
     builder: Arc<auto::Builder<TokioExecutor>>,
-    header_timeout: Duration,
+    limits: Limits,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let spoke = Arc::new(AtomicBool::new(false));
+    let traffic = Arc::new(Traffic::default());
     let service = service_fn({
-        let (spoke, connection) = (spoke.clone(), connection.clone());
+        let (traffic, connection) = (traffic.clone(), connection.clone());
         move |mut request: Request<Incoming>| {
-            spoke.store(true, Ordering::Relaxed);
+            let traffic = traffic.clone();
+            let under_way = traffic.begin();
             request.extensions_mut().insert(connection.clone());
             let response = handler(request);
-            async move { Ok::<_, Infallible>(response.await) }
+            async move {
+                let response = response.await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    traffic.switch();
+                }
+                Ok::<_, Infallible>(response.map(|answer| body::keeping(answer, under_way)))
+            }
         }
     });
-    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    // hyper times the headers, but not the wait for the first bytes that tell the protocol, nor an HTTP/2
-    // connection without a request.
-    let silent = async {
-        sleep(header_timeout).await;
-        if spoke.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    let mut silent = pin!(silent);
+    let patience = Patience { half_close: limits.half_close, unread: limits.unread };
+    let line = TokioIo::new(Line::new(stream, traffic.clone(), patience));
+    let mut served = pin!(builder.serve_connection_with_upgrades(line, service));
     let mut draining = pin!(connection.reached(Stage::Draining));
-    let mut told = false;
+    let (mut told, mut idle) = (false, false);
     loop {
+        // hyper times the headers, but not the wait for the first bytes that tell the protocol, nor an HTTP/2
+        // connection without a request.
+        let patience = if idle { GOODBYE } else { limits.header_timeout };
         tokio::select! {
             // A client's broken connection is nobody's error.
             _ = served.as_mut() => return,
-            () = silent.as_mut() => return,
+            () = traffic.idle(patience) => {
+                if idle {
+                    return;
+                }
+                idle = true;
+                served.as_mut().graceful_shutdown();
+            }
             () = draining.as_mut(), if !told => {
                 told = true;
                 served.as_mut().graceful_shutdown();
@@ -223,6 +239,8 @@ async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
     }
 }
 
+/// How long an idle client may take to let go of a connection that it was told is over.
+const GOODBYE: Duration = Duration::from_secs(1);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Bytes a client may send ahead on one HTTP/2 stream; large bodies are common here, streams few.
 const H2_WINDOW: u32 = 1 << 20;

@@ -10,7 +10,7 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
-use crate::downstream::coding::{self, DecodeError};
+use crate::downstream::coding::{self, Coding, DecodeError};
 
 /// How much and how long a client may upload.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +34,9 @@ impl Default for UploadLimits {
 pub struct Upload {
     /// The bytes as they came, for sending the client's own request on.
     pub raw: Bytes,
-    /// The bytes decoded; the same buffer as `raw` when nothing was encoded.
-    pub body: Bytes,
+    /// The bytes decoded; the same buffer as `raw` when nothing was encoded, none if a coding is none of ours: the
+    /// provider may know it.
+    pub body: Option<Bytes>,
     /// The client's first `Content-Encoding` value, which belongs to `raw`.
     pub encoding: Option<HeaderValue>,
 }
@@ -58,13 +59,10 @@ pub enum UploadError {
     /// The client's stream ended before the body did.
     #[error("the request body ended early")]
     Truncated,
-    /// A `Content-Encoding` we cannot undo.
-    #[error("content encoding {0:?} is not supported")]
-    Unsupported(String),
 }
 
-/// Reads `body` to its end and undoes its `Content-Encoding`. A body whose announced length or coding is refused
-/// is left unread.
+/// Reads `body` to its end and undoes its `Content-Encoding`. A body whose announced length is refused is left
+/// unread.
 ///
 /// # Errors
 /// See [`UploadError`]; the connection cannot be used for another request after one.
@@ -76,27 +74,38 @@ pub async fn receive<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let codings = coding::listed(headers).map_err(|error| refused(error, limits))?;
+    let codings = coding::listed(headers).ok();
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     if announced > limits.bytes {
         return Err(UploadError::TooLarge(limits.bytes));
     }
     let raw = collect(body, announced, limits).await?;
-    let limit = limits.bytes;
-    let decoded = if codings.is_empty() {
-        raw.clone()
-    } else if raw.len() > OFFLOAD {
-        let raw = raw.clone();
-        // A worker that dies takes nobody's body for granted: the client sees it as corrupt.
-        tokio::task::spawn_blocking(move || coding::decode(raw, &codings, limit))
-            .await
-            .unwrap_or(Err(DecodeError::Corrupt("content")))
-            .map_err(|error| refused(error, limits))?
-    } else {
-        coding::decode(raw.clone(), &codings, limit).map_err(|error| refused(error, limits))?
+    let body = match codings {
+        None => None,
+        Some(codings) => Some(decoded(&raw, codings, limits).await?),
     };
-    Ok(Upload { raw, body: decoded, encoding: headers.get(CONTENT_ENCODING).cloned() })
+    Ok(Upload { raw, body, encoding: headers.get(CONTENT_ENCODING).cloned() })
+}
+
+async fn decoded(raw: &Bytes, codings: Vec<Coding>, limits: &UploadLimits) -> Result<Bytes, UploadError> {
+    let (raw, limit, offloaded) = (raw.clone(), limits.bytes, raw.len() > OFFLOAD);
+    if codings.is_empty() {
+        return Ok(raw);
+    }
+    let decode = move || coding::decode(raw, &codings, limit);
+    let decoded = if offloaded {
+        // A worker that dies takes nobody's body for granted: the client sees it as corrupt.
+        tokio::task::spawn_blocking(decode).await.unwrap_or(Err(DecodeError::Corrupt("content")))
+    } else {
+        decode()
+    };
+    decoded.map_err(|error| match error {
+        DecodeError::TooLarge => UploadError::TooLarge(limit),
+        DecodeError::Corrupt(coding) => UploadError::Corrupt(coding),
+        // Decoding meets only what was listed.
+        DecodeError::Unsupported(_) => UploadError::Corrupt("content"),
+    })
 }
 
 /// The body's bytes in one buffer, under both deadlines.
@@ -121,14 +130,6 @@ where
             return Err(UploadError::TooLarge(limits.bytes));
         }
         bytes.extend_from_slice(&data);
-    }
-}
-
-fn refused(error: DecodeError, limits: &UploadLimits) -> UploadError {
-    match error {
-        DecodeError::Unsupported(name) => UploadError::Unsupported(name),
-        DecodeError::Corrupt(coding) => UploadError::Corrupt(coding),
-        DecodeError::TooLarge => UploadError::TooLarge(limits.bytes),
     }
 }
 
@@ -166,7 +167,7 @@ mod tests {
     async fn plain_bodies_are_not_copied_twice() {
         let upload = upload(&[], b"{}".to_vec()).await.unwrap();
         assert_eq!(upload.raw, "{}");
-        assert_eq!(upload.raw.as_ptr(), upload.body.as_ptr());
+        assert_eq!(upload.raw.as_ptr(), upload.body.unwrap().as_ptr());
         assert_eq!(upload.encoding, None);
     }
 
@@ -175,7 +176,7 @@ mod tests {
         let packed = gzip(900);
         let upload = upload(&[("content-encoding", "gzip")], packed.clone()).await.unwrap();
         assert_eq!(upload.raw, packed);
-        assert_eq!(upload.body, vec![b'x'; 900]);
+        assert_eq!(upload.body.unwrap(), vec![b'x'; 900]);
         assert_eq!(upload.encoding.unwrap(), "gzip");
     }
 
@@ -189,9 +190,16 @@ mod tests {
             (&[("content-length", "1001")], vec![], UploadError::TooLarge(1000)),
             (&gz, gzip(1001), UploadError::TooLarge(1000)),
             (&gz, cut, UploadError::Corrupt("gzip")),
-            (&[("content-encoding", "snappy")], vec![1], UploadError::Unsupported("snappy".into())),
         ] {
             assert_eq!(upload(pairs, body).await.unwrap_err(), error);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_coding_is_left_to_the_provider() {
+        for coding in ["snappy", "gzip, gzip, gzip, gzip, gzip"] {
+            let upload = upload(&[("content-encoding", coding)], vec![1]).await.unwrap();
+            assert_eq!((upload.raw.as_ref(), upload.body), (&[1][..], None));
         }
     }
 
@@ -204,7 +212,7 @@ mod tests {
         let limits = UploadLimits { bytes: OFFLOAD * 4, ..LIMITS };
         let mut body = Full::new(Bytes::from(encoder.finish().unwrap()));
         let upload = receive(&headers(&[("content-encoding", "gzip")]), &mut body, &limits).await.unwrap();
-        assert!(upload.body == noise);
+        assert!(upload.body.unwrap() == noise);
     }
 
     #[tokio::test]

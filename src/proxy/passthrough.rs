@@ -1,6 +1,9 @@
 //! Requests that are not turns, and turns that go plain: up as they came, down as they come.
 //! It reads no body, retries nothing, and sees no difference between JSON, SSE and a file.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -14,20 +17,30 @@ use crate::upstream::http::{Client, RequestBody, SendError};
 use crate::upstream::origin::Upstream;
 
 /// Sends a client's request on, its body streamed, and streams the response back: status, end-to-end headers, body,
-/// trailers. If there is no response, the client gets our own 502 or 504.
-pub async fn forward(client: &Client, upstream: &Upstream, request: Request<Incoming>) -> Response<Body> {
+/// trailers. If there is no response, the client gets our own 502 or 504; 400 or 408 if its body broke off or was silent
+/// for longer than `idle`.
+pub async fn forward(
+    client: &Client,
+    upstream: &Upstream,
+    request: Request<Incoming>,
+    idle: Duration,
+) -> Response<Body> {
     if request.method() == Method::CONNECT {
         return Problem::forward_proxying().response();
     }
     let (parts, incoming) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let body = incoming.map_err(Into::into).boxed_unsync();
+    let fault = Arc::new(OnceLock::new());
+    let body = body::timed(incoming, idle, fault.clone());
     match send(client, upstream, parts.method, path, headers::forward(&parts.headers), body).await {
         Ok(response) => response,
-        Err(error) => {
-            tracing::warn!(%error, "a request could not be passed through");
-            Problem::from(&error).response()
-        }
+        Err(error) => match fault.get() {
+            Some(fault) => Problem::from(fault).response(),
+            None => {
+                tracing::warn!(%error, "a request could not be passed through");
+                Problem::from(&error).response()
+            }
+        },
     }
 }
 

@@ -4,10 +4,11 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
-use hyper::{Response, StatusCode};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode, Version};
 
 use crate::downstream::body::{self, Body};
+use crate::downstream::message::Flaw;
 use crate::downstream::upload::UploadError;
 use crate::proto::fault::Fault;
 use crate::proto::wire::event::ProviderError;
@@ -86,6 +87,17 @@ impl Problem {
         response
     }
 
+    /// The response to a request that should not have been sent; what else comes on an HTTP/1 connection is not read
+    /// as a request.
+    #[must_use]
+    pub fn refusal(&self, version: Version) -> Response<Body> {
+        let mut response = self.response();
+        if version < Version::HTTP_2 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
     const fn new(status: StatusCode, code: &'static str, message: String) -> Self {
         Self { status, code, message, param: None, retry_after: None }
     }
@@ -119,19 +131,35 @@ impl From<&UploadError> for Problem {
                 "tailwire_truncated_body",
                 "The request body ended before it was complete.".to_owned(),
             ),
-            UploadError::Unsupported(coding) => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "tailwire_unsupported_encoding",
-                format!(
-                    "Content-Encoding {coding:?} is not supported; send gzip, deflate, br, zstd or identity."
-                ),
-            ),
         };
         let param = match error {
-            UploadError::Corrupt(_) | UploadError::Unsupported(_) => Some("content-encoding"),
+            UploadError::Corrupt(_) => Some("content-encoding"),
             _ => None,
         };
         Self { param, ..Self::new(status, code, message) }
+    }
+}
+
+impl From<&Flaw> for Problem {
+    fn from(flaw: &Flaw) -> Self {
+        let (status, code, param) = match flaw {
+            Flaw::Coding => (StatusCode::BAD_REQUEST, "tailwire_bad_framing", "transfer-encoding"),
+            Flaw::Connection => (StatusCode::BAD_REQUEST, "tailwire_bad_connection", "connection"),
+            Flaw::Expectation => (StatusCode::EXPECTATION_FAILED, "tailwire_expectation", "expect"),
+            Flaw::Host => (StatusCode::BAD_REQUEST, "tailwire_bad_host", "host"),
+            Flaw::Target => {
+                return Self::new(StatusCode::BAD_REQUEST, "tailwire_bad_target", flaw.to_string());
+            }
+            Flaw::TooLarge(_) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Self::new(status, "tailwire_head_too_large", flaw.to_string());
+            }
+            Flaw::TooMany(_) => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                return Self::new(status, "tailwire_too_many_headers", flaw.to_string());
+            }
+        };
+        Self { param: Some(param), ..Self::new(status, code, flaw.to_string()) }
     }
 }
 
@@ -228,7 +256,13 @@ mod tests {
             (Problem::from(&UploadError::Stalled), 408, "tailwire_upload_stalled"),
             (Problem::from(&UploadError::TooLong), 408, "tailwire_upload_timeout"),
             (Problem::from(&UploadError::TooLarge(9)), 413, "tailwire_body_too_large"),
-            (Problem::from(&UploadError::Unsupported("x".into())), 415, "tailwire_unsupported_encoding"),
+            (Problem::from(&Flaw::Coding), 400, "tailwire_bad_framing"),
+            (Problem::from(&Flaw::Connection), 400, "tailwire_bad_connection"),
+            (Problem::from(&Flaw::Expectation), 417, "tailwire_expectation"),
+            (Problem::from(&Flaw::Host), 400, "tailwire_bad_host"),
+            (Problem::from(&Flaw::Target), 400, "tailwire_bad_target"),
+            (Problem::from(&Flaw::TooLarge(9)), 431, "tailwire_head_too_large"),
+            (Problem::from(&Flaw::TooMany(9)), 431, "tailwire_too_many_headers"),
             (Problem::from(&SendError::Broken("x".into())), 502, "tailwire_upstream_unreachable"),
             (Problem::from(&SendError::Connect("x".into())), 502, "tailwire_upstream_unreachable"),
             (Problem::from(&SendError::Timeout(Duration::from_secs(10))), 504, "tailwire_upstream_timeout"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -20,7 +20,8 @@ use crate::proxy::reply::Problem;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::origin::Upstream;
 
-/// Whether a request asks for a WebSocket (RFC 6455 4.2.1).
+/// Whether a request asks for a WebSocket (RFC 6455 4.2.1). One with a body does not: its bytes would be the tunnel's
+/// first for one end and the body's for the other.
 #[must_use]
 pub fn asked(request: &Request<Incoming>) -> bool {
     let lists = |name, token: &str| {
@@ -29,6 +30,7 @@ pub fn asked(request: &Request<Incoming>) -> bool {
     };
     request.method() == Method::GET
         && request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
         && lists(CONNECTION, "upgrade")
         && lists(UPGRADE, "websocket")
 }

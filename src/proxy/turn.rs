@@ -68,7 +68,8 @@ impl Turn {
         if !is_json(&self.parts.headers) {
             return Err(Reason::NotUnderstood);
         }
-        let (proxy, account, body) = (self.proxy.clone(), self.account.clone(), self.upload.body.clone());
+        let Some(body) = self.upload.body.clone() else { return Err(Reason::NotUnderstood) };
+        let (proxy, account) = (self.proxy.clone(), self.account.clone());
         let large = body.len() > PARSE_INLINE;
         let parse = move || parse(&proxy, &account, &body);
         let parsed = if large {

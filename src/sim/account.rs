@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::canon;
+use super::compaction::{self, Essence};
 use super::context::{Context, Digests, Item};
 use super::refusal::Refusal;
-use super::reply;
+use super::reply::{self, Piece};
 use super::request::{Request, Transport};
 use super::script::Style;
 use super::stream::{self, Emission, Ending, Telling};
@@ -119,19 +120,19 @@ impl Account {
             return Err(refusal);
         }
         let digests = context.digests();
-        let pieces =
-            if request.generate { reply::reply(&context, &digests, &request.body) } else { Vec::new() };
-        let id = self.mint("resp", credential);
-        let opening = stream::opening(&request.body, &id, &digests, unix);
         // A function of the context alone, so that both ways of sending it are billed alike.
         let tokens = context.size() / BYTES_PER_TOKEN + 1;
+        let pieces = pieces(request, &context, &digests, tokens);
+        let id = self.mint("resp", credential);
+        let opening = stream::opening(&request.body, &id, &digests, unix);
         let held = tokens.saturating_sub(256) / 128 * 128;
         let mut mint = |prefix: &str| self.mint(prefix, credential);
         let telling = Telling::new(opening, &pieces, style, (tokens, held), &mut mint);
         Ok(Turn {
-            facts: Facts { response: id, digests, cached, fresh: context.size() - cached },
+            facts: Facts { response: id, digests, cached, fresh: context.size().saturating_sub(cached) },
             credential: credential.to_owned(),
             store: request.store,
+            before: base.items().len(),
             context,
             input,
             telling,
@@ -143,12 +144,14 @@ impl Account {
         let output = turn.response()["output"].as_array().map_or_else(Vec::new, |items| {
             items.iter().map(|item| Arc::new(Item::new(item.clone(), |_| None))).collect()
         });
+        let input = if turn.store { self.named(&turn) } else { turn.input.clone() };
         let response = if turn.store { turn.response().clone() } else { Value::Null };
         let saved = Arc::new(Saved {
             id: turn.facts.response,
             credential: turn.credential,
             context: turn.context.followed_by(&output),
-            input: turn.input,
+            before: turn.before,
+            input,
             response,
             continuable: matches!(ending, Ending::Completed | Ending::Incomplete),
         });
@@ -167,6 +170,19 @@ impl Account {
             }
         }
         saved
+    }
+
+    /// A turn's input as it is stored: every item has an id.
+    fn named(&mut self, turn: &Turn) -> Vec<Arc<Item>> {
+        let mut named = Vec::new();
+        for item in &turn.input {
+            let prefix = if canon::type_of(&item.value) == "message" { "msg" } else { "item" };
+            named.push(match item.value["id"].is_string() {
+                true => Arc::clone(item),
+                false => Arc::new(item.with_id(&self.mint(prefix, &turn.credential))),
+            });
+        }
+        named
     }
 
     /// A stored response that this credential may continue.
@@ -213,6 +229,20 @@ impl Account {
         });
     }
 
+    /// The context of a request that is not for a response.
+    ///
+    /// # Errors
+    /// The provider's 4xx for a chain or an item that is not there.
+    pub(super) fn context(&mut self, request: &Request, credential: &str) -> Result<Context, Refusal> {
+        let base = match &request.previous {
+            Some(id) => self.parent(credential, id)?.saved.context.clone(),
+            None => Context::default(),
+        };
+        let input =
+            request.items.iter().map(|item| self.item(credential, item)).collect::<Result<Vec<_>, _>>()?;
+        Ok(base.followed_by(&input))
+    }
+
     fn item(&self, credential: &str, given: &Value) -> Result<Arc<Item>, Refusal> {
         let known = |id: &str| {
             self.items.get(id).filter(|(owner, _)| owner == credential).map(|(_, item)| Arc::clone(item))
@@ -226,12 +256,27 @@ impl Account {
     }
 
     /// An id never given out before, opaque but for the owner's fingerprint.
-    fn mint(&mut self, prefix: &str, credential: &str) -> String {
+    pub(super) fn mint(&mut self, prefix: &str, credential: &str) -> String {
         self.minted += 1;
         let random = canon::hex(&canon::sha256(&[&self.seed, &self.minted.to_be_bytes()]));
         let digits = ID_DIGITS - FINGERPRINT;
         format!("{prefix}_{}{}", &credential[..FINGERPRINT.min(credential.len())], &random[..digits])
     }
+}
+
+/// What a response says: after a compaction if one is due, and nothing else if it was only asked for that.
+fn pieces(request: &Request, context: &Context, digests: &Digests, tokens: usize) -> Vec<Piece> {
+    if !request.generate {
+        return Vec::new();
+    }
+    let mut pieces = Vec::new();
+    if compaction::is_due(request, tokens) {
+        pieces.push(Piece::Compaction(Essence { digests: digests.clone(), covers: true }));
+    }
+    if !request.compacts {
+        pieces.extend(reply::reply(context, digests, &request.body));
+    }
+    pieces
 }
 
 /// A response that has ended, with the context that continues from it.
@@ -240,10 +285,20 @@ pub(super) struct Saved {
     pub(super) id: String,
     pub(super) credential: String,
     pub(super) context: Context,
+    /// Its own input, without what the response it continued stood for.
     pub(super) input: Vec<Arc<Item>>,
+    /// Items of the context before its own input.
+    before: usize,
     /// The whole object; null unless stored.
     pub(super) response: Value,
     continuable: bool,
+}
+
+impl Saved {
+    /// Everything that went in, a chain's earlier items included.
+    pub(super) fn whole_input(&self) -> Vec<Arc<Item>> {
+        self.context.items()[..self.before].iter().chain(&self.input).cloned().collect()
+    }
 }
 
 /// A response about to be continued.
@@ -274,6 +329,8 @@ pub(super) struct Turn {
     credential: String,
     store: bool,
     context: Context,
+    /// Items of the context before its own input.
+    before: usize,
     input: Vec<Arc<Item>>,
     telling: Telling,
 }

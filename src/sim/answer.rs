@@ -154,7 +154,8 @@ impl Play {
 
     fn meet(&mut self, moment: Moment) {
         let continued = self.previous.is_some();
-        let occasion = Occasion { moment, http: true, continued, lane: None };
+        let connection = self.caller.traffic.number();
+        let occasion = Occasion { moment, http: true, continued, lane: None, connection };
         if self.fault.is_none() {
             self.fault = self.caller.provider.strike(&occasion);
         }
@@ -173,7 +174,7 @@ impl Play {
             }
             Fault::Failed(code) => failure(code),
             Fault::Incomplete(reason) => Spoil::Incomplete(reason),
-            Fault::Close(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Fault::Close(_) | Fault::HangUp => return Err(io::ErrorKind::ConnectionAborted.into()),
             Fault::Reset => {
                 self.caller.traffic.reset_on_drop();
                 return Err(io::ErrorKind::ConnectionReset.into());
@@ -183,6 +184,11 @@ impl Play {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             Fault::Garbage(text) => return Ok(Some(Told::Noise(text))),
+            Fault::Frame(frame) => return Ok(Some(Told::Event(frame, None))),
+            Fault::Trickle(trickle) => {
+                self.caller.traffic.trickle(trickle);
+                return Ok(None);
+            }
             Fault::Upgrade(_) | Fault::Binary(_) | Fault::SpontaneousEvent | Fault::PingFlood(_) => {
                 return Ok(None);
             }

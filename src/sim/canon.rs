@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Call,
     /// An output of a tool call, sent by the client.
     Output,
+    /// What a context was compacted to: a border that no item moves across.
+    Compaction,
     /// Everything else a client sends: user, system and developer messages, configuration, unknown types.
     Client,
 }
@@ -29,6 +31,7 @@ impl Kind {
         match type_of(item) {
             "message" if item["role"] == "assistant" => Self::Message,
             "reasoning" => Self::Reasoning,
+            "compaction" => Self::Compaction,
             "program" => Self::Call,
             other if other.ends_with("_call") => Self::Call,
             other if other.ends_with("_output") && item["call_id"].is_string() => Self::Output,
@@ -54,10 +57,11 @@ pub(super) fn type_of(item: &Value) -> &str {
 
 /// The canonical value of an item: equal exactly when the model would see the same thing.
 ///
-/// `identity` is what stands for a reasoning item; it is ignored for the other kinds.
+/// `identity` is what stands for a reasoning or a compaction item; it is ignored for the other kinds.
 pub(super) fn canonical(item: &Value, identity: &str) -> Value {
     match (Kind::of(item), type_of(item)) {
         (Kind::Reasoning, _) => json!({ "reasoning": identity }),
+        (Kind::Compaction, _) => json!({ "compaction": identity }),
         (Kind::Message, _) => json!({ "assistant": assistant_content(&item["content"]) }),
         (Kind::Call, "function_call") => json!({
             "function": item["name"], "call_id": item["call_id"], "arguments": arguments(&item["arguments"]),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::canon::{self, Kind};
+use super::compaction::Essence;
 use super::refusal::Refusal;
 
 /// One item with what the rules need to know of it, worked out once.
@@ -20,6 +21,10 @@ pub(super) struct Item {
     /// Length of its canonical form in bytes: work and tokens are counted in these, however it was written.
     pub(super) size: usize,
     digest: [u8; 32],
+    /// The same for a client that drops reasoning: a compaction item may stand for some.
+    visible: [u8; 32],
+    /// Whether it replaces everything before it.
+    covers: bool,
     identity: String,
 }
 
@@ -27,7 +32,11 @@ impl Item {
     /// `resolve` finds the identity of a reasoning item that is named by its id alone.
     pub(super) fn new(value: Value, resolve: impl Fn(&str) -> Option<String>) -> Self {
         let kind = Kind::of(&value);
+        let essence = (kind == Kind::Compaction).then(|| Essence::of(&value));
         let identity = match kind {
+            Kind::Compaction => {
+                essence.as_ref().map_or_else(String::new, |known| known.digests.context.clone())
+            }
             Kind::Reasoning => canon::reasoning_identity(&value).unwrap_or_else(|| {
                 let id = value["id"].as_str().unwrap_or_default();
                 resolve(id).unwrap_or_else(|| format!("id:{id}"))
@@ -35,12 +44,24 @@ impl Item {
             _ => String::new(),
         };
         let canonical = canon::canonical(&value, &identity).to_string();
-        Self { size: canonical.len(), digest: canon::sha256(&[canonical.as_bytes()]), kind, identity, value }
+        let digest = canon::sha256(&[canonical.as_bytes()]);
+        let visible = essence.as_ref().map_or(digest, |known| {
+            canon::sha256(&[canon::canonical(&value, &known.digests.visible).to_string().as_bytes()])
+        });
+        let covers = essence.is_some_and(|known| known.covers);
+        Self { size: canonical.len(), digest, visible, covers, kind, identity, value }
     }
 
-    /// What stands for this reasoning item; empty for the other kinds.
+    /// What stands for this reasoning or compaction item; empty for the other kinds.
     pub(super) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// The same item under an id.
+    pub(super) fn with_id(&self, id: &str) -> Self {
+        let mut value = self.value.clone();
+        value["id"] = id.into();
+        Self { value, identity: self.identity.clone(), ..*self }
     }
 
     /// The text of a user's message; none for anything else.
@@ -65,7 +86,8 @@ pub struct Digests {
     pub visible: String,
 }
 
-/// Items in order. Cheap to clone: a chain shares its items.
+/// Items in order, those included that a compaction has replaced: the model reads from the latest such item on, but what
+/// is sent twice is wrong wherever it stands. Cheap to clone: a chain shares its items.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
     items: Vec<Arc<Item>>,
@@ -77,18 +99,30 @@ impl Context {
         Self { items: self.items.iter().chain(new).cloned().collect() }
     }
 
-    /// The items, in canonical order: within one run of model-made items reasoning, then messages, then calls.
+    /// What the model reads: the latest compaction item and what follows it, or everything.
+    pub(super) fn window(&self) -> &[Arc<Item>] {
+        let from = self.items.iter().rposition(|item| item.covers).unwrap_or_default();
+        &self.items[from..]
+    }
+
+    /// All items, replaced ones included.
+    pub(super) fn items(&self) -> &[Arc<Item>] {
+        &self.items
+    }
+
+    /// What the model reads, in canonical order: within one run of model-made items reasoning, then messages, then
+    /// calls.
     pub(super) fn ordered(&self) -> Vec<&Item> {
-        let mut ordered: Vec<&Item> = self.items.iter().map(AsRef::as_ref).collect();
+        let mut ordered: Vec<&Item> = self.window().iter().map(AsRef::as_ref).collect();
         for run in ordered.chunk_by_mut(|left, right| left.kind.model_made() && right.kind.model_made()) {
             run.sort_by_key(|item| item.kind);
         }
         ordered
     }
 
-    /// Total bytes of the items' canonical forms.
+    /// Total bytes of the canonical forms of what the model reads.
     pub(super) fn size(&self) -> usize {
-        self.items.iter().map(|item| item.size).sum()
+        self.window().iter().map(|item| item.size).sum()
     }
 
     /// Both digests.
@@ -98,7 +132,7 @@ impl Context {
             let parts: Vec<&[u8]> = ordered
                 .iter()
                 .filter(|item| with_reasoning || item.kind != Kind::Reasoning)
-                .map(|item| item.digest.as_slice())
+                .map(|item| if with_reasoning { item.digest.as_slice() } else { item.visible.as_slice() })
                 .collect();
             canon::hex(&canon::sha256(&parts))
         };
@@ -113,7 +147,7 @@ impl Context {
         let mut calls: Vec<&str> = Vec::new();
         let mut called = HashSet::new();
         let mut answered = HashSet::new();
-        let mut reasoned = HashSet::new();
+        let mut unique = HashSet::new();
         for item in &self.items {
             let call_id = item.value["call_id"].as_str();
             match (item.kind, call_id) {
@@ -131,7 +165,7 @@ impl Context {
                         return Err(Refusal::duplicate(id));
                     }
                 }
-                (Kind::Reasoning, _) if !reasoned.insert(item.identity()) => {
+                (Kind::Reasoning | Kind::Compaction, _) if !unique.insert(item.identity()) => {
                     return Err(Refusal::duplicate(item.value["id"].as_str().unwrap_or("reasoning")));
                 }
                 _ => {}
@@ -184,6 +218,53 @@ mod tests {
         let reasoning = json!({"type": "reasoning", "id": "rs_1", "summary": []});
         let with = context(&[user("a"), reasoning, said("b")]).digests();
         let without = context(&[user("a"), said("b")]).digests();
+        assert_eq!(with.visible, without.visible);
+        assert_ne!(with.context, without.context);
+    }
+
+    /// A compaction item as a response gives it out, or as the end of a compacted window.
+    fn compaction(digests: Digests, covers: bool, copy: &str) -> Value {
+        json!({"type": "compaction", "id": "cmp_1", "encrypted_content": Essence { digests, covers }.blob(copy)})
+    }
+
+    #[test]
+    fn what_stood_before_a_compaction_may_be_kept_or_dropped() {
+        let long = [user("a"), call("1"), output("1")];
+        let item = |copy: &str| compaction(context(&long).digests(), true, copy);
+        let next = [said("b"), user("c")];
+        let kept = [&long[..], &[item("done")], &next].concat();
+        let dropped = [&[item("terminal")], &next[..]].concat();
+        let some = [&long[..1], &[item("added")], &next].concat();
+        for same in [&dropped, &some] {
+            assert_eq!(context(&kept).digests(), context(same).digests());
+            assert_eq!(context(&kept).size(), context(same).size());
+        }
+        for other in [
+            [&long[..], &next].concat(),
+            [&[said("b"), item("done")], &next[1..]].concat(),
+            [&[compaction(context(&long[..1]).digests(), true, "done")], &next[..]].concat(),
+        ] {
+            assert_ne!(context(&kept).digests().visible, context(&other).digests().visible, "{other:?}");
+        }
+        assert!(context(&[item("done"), item("added")]).check().is_err_and(|refusal| refusal.is_duplicate()));
+        assert!(context(&kept).check().is_ok() && context(&dropped).check().is_ok());
+    }
+
+    #[test]
+    fn a_compacted_window_is_not_to_be_pruned() {
+        let long = [user("a"), said("b"), user("c")];
+        let end = compaction(context(&long).digests(), false, "window");
+        let window = context(&[user("a"), user("c"), end.clone(), user("d")]).digests();
+        assert_ne!(window.visible, context(&[user("c"), end.clone(), user("d")]).digests().visible);
+        assert_ne!(window.visible, context(&[end, user("d")]).digests().visible);
+    }
+
+    #[test]
+    fn a_compaction_of_reasoning_is_another_only_where_reasoning_counts() {
+        let reasoning = json!({"type": "reasoning", "id": "rs_1", "summary": []});
+        let with = compaction(context(&[user("a"), reasoning]).digests(), true, "done");
+        let without = compaction(context(&[user("a")]).digests(), true, "done");
+        let (with, without) = (context(&[with]).digests(), context(&[without]).digests());
         assert_eq!(with.visible, without.visible);
         assert_ne!(with.context, without.context);
     }

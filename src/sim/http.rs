@@ -1,6 +1,6 @@
 //! The provider's HTTP face: who may come in, which path is whose, and the small endpoints around the Responses.
 //!
-//! `POST /v1/responses` itself is `answer.rs`'s, upgrades are `upgrade.rs`'s.
+//! `POST /v1/responses` itself is `answer.rs`'s, what is around a stored response `stored.rs`'s, upgrades are `upgrade.rs`'s.
 
 use std::convert::Infallible;
 use std::io::{self, Read};
@@ -96,8 +96,11 @@ impl Caller {
             }
             ("GET", ["realtime"]) if is_upgrade(request.headers()) => Ok(upgrade::echo(&self, request)),
             ("POST", ["responses"]) => answer::answer(self, request, credential).await,
+            ("POST", ["responses", "compact"]) => self.compact(request, credential).await,
             ("GET" | "DELETE", ["responses", id]) => Ok(self.stored(&method, &credential, id)),
-            ("GET", ["responses", id, "input_items"]) => Ok(self.input_items(&credential, id)),
+            ("GET", ["responses", id, "input_items"]) => {
+                Ok(self.input_items(&credential, id, request.uri().query()))
+            }
             ("POST", ["responses", id, "cancel"]) => Ok(self.cancel(&credential, id)),
             ("GET", ["models"]) => {
                 Ok(ok(&json!({ "object": "list", "data": [model("gpt-sim"), model("gpt-sim-mini")] })))
@@ -115,37 +118,6 @@ impl Caller {
                 Ok(reply)
             }
             _ => Ok(unknown(&method, &path)),
-        }
-    }
-
-    fn stored(&self, method: &Method, credential: &str, id: &str) -> Response<Body> {
-        if method == Method::DELETE {
-            return match self.provider.account(|account| account.delete(credential, id)) {
-                true => ok(&json!({ "id": id, "object": "response", "deleted": true })),
-                false => no_response(id),
-            };
-        }
-        match self.provider.account(|account| account.stored(credential, id)) {
-            Some(saved) => ok(&saved.response),
-            None => no_response(id),
-        }
-    }
-
-    fn input_items(&self, credential: &str, id: &str) -> Response<Body> {
-        let Some(saved) = self.provider.account(|account| account.stored(credential, id)) else {
-            return no_response(id);
-        };
-        // Newest first is the documented default order.
-        let data: Vec<&Value> = saved.input.iter().rev().map(|item| &item.value).collect();
-        let edge = |item: Option<&&Value>| item.map_or(Value::Null, |item| item["id"].clone());
-        let (first, last) = (edge(data.first()), edge(data.last()));
-        ok(&json!({ "object": "list", "data": data, "first_id": first, "last_id": last, "has_more": false }))
-    }
-
-    fn cancel(&self, credential: &str, id: &str) -> Response<Body> {
-        match self.provider.account(|account| account.stored(credential, id)) {
-            Some(_) => error(StatusCode::BAD_REQUEST, "Cannot cancel a synchronous response.", None),
-            None => no_response(id),
         }
     }
 }
@@ -233,10 +205,6 @@ fn model(name: &str) -> Value {
 
 fn unknown(method: &Method, path: &str) -> Response<Body> {
     error(StatusCode::NOT_FOUND, &format!("Invalid URL ({method} {path})"), None)
-}
-
-fn no_response(id: &str) -> Response<Body> {
-    error(StatusCode::NOT_FOUND, &format!("Response with id '{id}' not found."), None)
 }
 
 /// An error in the provider's form.

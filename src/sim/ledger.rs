@@ -2,7 +2,7 @@
 //!
 //! Holds digests, ids and sizes; never a credential, never content. Bounded: the oldest records go first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::request::Transport;
 use super::rules::{Digests, Ending, Violation};
+use super::script::Trickle;
 
 /// The provider's book, shared by all that write and read it.
 #[derive(Clone, Debug)]
@@ -42,6 +43,16 @@ impl Ledger {
         let outcome = change(&mut self.lock());
         self.changed.send_replace(());
         outcome
+    }
+
+    /// The client of a turn leaves now: what is generated from here on, nobody wants. `turn` is its place among the
+    /// records.
+    pub fn leave(&self, turn: usize) {
+        self.write(|book| {
+            if let Some(record) = book.turns.get_mut(turn) {
+                record.left_at.get_or_insert(record.tokens);
+            }
+        });
     }
 
     /// Opens a turn's record. Dropping the entry before it has ended records the turn as cancelled.
@@ -88,6 +99,8 @@ pub struct Book {
     pub upgrades_granted: u64,
     /// Responses sockets open now.
     pub sockets_open: usize,
+    /// The same by credential (SHA-256, hexadecimal).
+    pub sockets_of: HashMap<String, usize>,
     /// HTTP requests of any kind, upgrades included.
     pub http_requests: u64,
     /// Pings received on Responses sockets.
@@ -142,6 +155,8 @@ pub struct Record {
     pub items: usize,
     /// Tokens generated so far.
     pub tokens: u64,
+    /// Tokens generated when its client left; set by [`Ledger::leave`].
+    pub left_at: Option<u64>,
     /// Where it stands.
     pub outcome: Outcome,
 }
@@ -168,8 +183,15 @@ impl Record {
             wire,
             items: 0,
             tokens: 0,
+            left_at: None,
             outcome: Outcome::Running,
         }
+    }
+
+    /// Tokens generated after its client left; none if it did not.
+    #[must_use]
+    pub fn wasted(&self) -> u64 {
+        self.left_at.map_or(0, |left| self.tokens - left)
     }
 }
 
@@ -191,6 +213,7 @@ pub struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
     reset: AtomicBool,
+    trickle: Mutex<Option<Trickle>>,
 }
 
 impl Traffic {
@@ -224,6 +247,21 @@ impl Traffic {
 
     pub(super) fn is_reset(&self) -> bool {
         self.reset.load(Ordering::Relaxed)
+    }
+
+    /// Makes what is written next crawl.
+    pub(super) fn trickle(&self, trickle: Trickle) {
+        *self.trickle.lock().unwrap_or_else(PoisonError::into_inner) = Some(trickle);
+    }
+
+    /// What is left of that; `written` bytes more have gone this way.
+    pub(super) fn trickles(&self, written: usize) -> Option<Trickle> {
+        let mut trickle = self.trickle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(left) = trickle.as_mut() {
+            left.bytes = left.bytes.saturating_sub(written);
+        }
+        *trickle = trickle.filter(|left| left.bytes > 0);
+        *trickle
     }
 }
 

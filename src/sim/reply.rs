@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::canon::{self, Kind};
+use super::compaction::Essence;
 use super::context::{Context, Digests};
 
 /// One piece of an answer.
@@ -14,6 +15,8 @@ pub(super) enum Piece {
     Reasoning { identity: String, summary: String },
     /// An assistant's message; commentary stands before calls, everything else is the final answer.
     Message { text: String, commentary: bool },
+    /// What the context before it is replaced by.
+    Compaction(Essence),
     /// A function call, or a freeform one, whose arguments are plain text.
     Call { call_id: String, name: String, arguments: String, custom: bool },
 }
@@ -39,6 +42,10 @@ pub(super) fn reply(context: &Context, digests: &Digests, request: &Value) -> Ve
             Piece::Reasoning { identity, summary }
         })
         .collect();
+    if directive.compact {
+        // Asked for in words: a test need not fill a context for it. The words are gone with what it replaces.
+        pieces.insert(0, Piece::Compaction(Essence { digests: digests.clone(), covers: true }));
+    }
     if !call {
         pieces.push(Piece::Message { text: prose(&digests.visible, directive.text), commentary: false });
         return pieces;
@@ -56,7 +63,7 @@ pub(super) fn reply(context: &Context, digests: &Digests, request: &Value) -> Ve
     pieces
 }
 
-/// The wish inside a user's message: `[sim calls=12 parallel=1 reasoning=1 text=200 args=300 commentary=1 custom=1]`.
+/// The wish inside a user's message: `[sim calls=12 parallel=1 reasoning=1 text=200 args=300 commentary=1 custom=1 compact=1]`.
 struct Directive {
     /// Rounds of tool calls in this user turn.
     calls: usize,
@@ -70,6 +77,8 @@ struct Directive {
     args: usize,
     commentary: bool,
     custom: bool,
+    /// Begin the answer with a compaction item.
+    compact: bool,
 }
 
 impl Directive {
@@ -92,6 +101,7 @@ impl Directive {
             args: wish("args", 160),
             commentary: wish("commentary", 0) > 0,
             custom: wish("custom", 0) > 0,
+            compact: wish("compact", 0) > 0,
         })
     }
 
@@ -109,6 +119,7 @@ impl Directive {
             args: 160,
             commentary: false,
             custom: false,
+            compact: false,
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::canon;
 use super::refusal::Refusal;
+use super::{canon, compaction};
 
 /// What a request came over. The two differ in a few forbidden fields only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,10 @@ pub(super) struct Request {
     pub(super) generate: bool,
     /// Whether an HTTP reply is to be a stream of events.
     pub(super) stream: bool,
+    /// Whether the input asks for a compaction.
+    pub(super) compacts: bool,
+    /// Tokens of context past which it is compacted.
+    pub(super) compact_threshold: Option<u64>,
     /// Digest of everything but the input, its chain and the transport's own fields.
     pub(super) settings: String,
 }
@@ -61,8 +65,11 @@ impl Request {
             let message = "Mutually exclusive parameters: 'previous_response_id' and 'conversation'.";
             return Err(Refusal::named("mutually_exclusive_parameters", "conversation", message));
         }
+        let items = items(&body, previous.is_some())?;
         Ok(Self {
-            items: items(&body, previous.is_some())?,
+            compacts: compaction::triggered(&items)?,
+            compact_threshold: compaction::threshold(&body)?,
+            items,
             store: flag(&body, "store", true)?,
             generate: flag(&body, "generate", true)?,
             stream: flag(&body, "stream", false)?,

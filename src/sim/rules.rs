@@ -48,6 +48,7 @@ pub struct Connection {
     credential: String,
     opened: Instant,
     names: HashSet<String>,
+    requests: usize,
     lanes: HashMap<Option<String>, Lane>,
     waiting: VecDeque<Pending>,
     in_flight: Vec<Pending>,
@@ -82,6 +83,7 @@ impl Connection {
             credential: credential.into(),
             opened: now,
             names: HashSet::new(),
+            requests: 0,
             lanes: HashMap::new(),
             waiting: VecDeque::new(),
             in_flight: Vec::new(),
@@ -222,6 +224,11 @@ impl Connection {
             let message = "Responses websocket connection limit reached (60 minutes). Create a new websocket connection to continue.";
             let refusal = Refusal::invalid(message);
             return Err(Refusal { code: Some("websocket_connection_limit_reached"), ..refusal });
+        }
+        self.requests += 1;
+        if limits.requests.is_some_and(|most| self.requests > most) {
+            let refusal = Refusal::invalid("This connection has reached its limit of requests.");
+            return Err(Refusal { status: 429, code: Some("websocket_request_limit_reached"), ..refusal });
         }
         if let (Some(name), Some(most)) = (name, limits.lanes)
             && !self.names.contains(name)

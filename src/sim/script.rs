@@ -56,6 +56,11 @@ pub struct Limits {
     pub lanes: Option<usize>,
     /// Age from which a connection answers no more requests.
     pub max_age: Duration,
+    /// Sockets that one credential may have open at once; the next upgrade is refused with 429. None by default: no
+    /// such limit is published.
+    pub sockets: Option<usize>,
+    /// Requests that one connection answers; the next is refused. None by default: no such limit is published.
+    pub requests: Option<usize>,
     /// Largest client message in bytes, decompressed; a larger one closes the connection with 1009.
     pub max_frame: usize,
 }
@@ -74,12 +79,14 @@ impl Default for Limits {
             in_flight: 16,
             lanes: Some(32),
             max_age: Duration::from_secs(60 * 60),
+            sockets: None,
+            requests: None,
             max_frame: 16 * 1024 * 1024,
         }
     }
 }
 
-/// Deviations in how events are written (protocol 1.16). All off by default.
+/// Deviations in how events and lists are written (protocol 1.16). All off by default.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a test double, not states")]
 pub struct Style {
@@ -89,6 +96,9 @@ pub struct Style {
     pub empty_output: bool,
     /// One event of a type nobody knows yet, `response.future_thing.delta`, after `response.in_progress`.
     pub future_event: bool,
+    /// `input_items` lists what a chain's earlier responses stood for as well. Which of the two readings is the
+    /// provider's is not documented.
+    pub whole_input_items: bool,
     /// Arguments of a call in a single delta (xAI).
     pub single_delta: bool,
     /// Frames after the terminal event: `codex.rate_limits`, `responsesapi.websocket_timing`, `response.metadata`.
@@ -170,6 +180,8 @@ pub enum Fault {
     Close(u16),
     /// The TCP connection is reset.
     Reset,
+    /// The TCP connection ends in order, without a close frame or an answer: what clients call 1006.
+    HangUp,
     /// The turn is never heard of again; the connection lives.
     Silence,
     /// The connection neither reads, writes nor answers pings any more.
@@ -178,10 +190,25 @@ pub enum Fault {
     Garbage(String),
     /// A binary frame; the turn goes on.
     Binary(Vec<u8>),
+    /// One more frame under the name of the turn's lane, or of the lane last used; the turn goes on.
+    Frame(Value),
+    /// What is written from now on crawls; then the connection is itself again.
+    Trickle(Trickle),
     /// A `response.created` nobody asked for, on the lane last used.
     SpontaneousEvent,
     /// This many pings at once; the turn goes on.
     PingFlood(u32),
+}
+
+/// A connection that writes in small pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trickle {
+    /// Bytes that go this way; frames and an upgrade's answer count alike.
+    pub bytes: usize,
+    /// Bytes of one piece, at least 1.
+    pub piece: usize,
+    /// The wait before each piece.
+    pub pause: Duration,
 }
 
 /// The known shapes of "previous response not found" (protocol 1.8).
@@ -189,6 +216,8 @@ pub enum Fault {
 pub enum NotFound {
     /// As documented, `error` nested.
     Nested,
+    /// The same without a status (the alpha's).
+    NoStatus,
     /// The flat error event.
     Flat,
     /// The ChatGPT backend's since 2026-08: no code, no param.
@@ -212,6 +241,7 @@ impl NotFound {
         });
         match self {
             Self::Nested | Self::Failed => json!({"type": "error", "status": 400, "error": error}),
+            Self::NoStatus => json!({"type": "error", "error": error}),
             Self::StatusCode => json!({"type": "error", "status_code": 400, "error": error}),
             Self::Headers => json!({"type": "error", "status": 400, "error": error,
                 "headers": {"x-codex-primary-used-percent": "12.5", "x-codex-primary-window-minutes": 15}}),
@@ -231,6 +261,7 @@ pub struct Mishap {
     http: bool,
     continued: Option<bool>,
     lane: Option<String>,
+    connection: Option<u64>,
     skip: u32,
     times: u32,
 }
@@ -239,7 +270,7 @@ impl Mishap {
     /// Once, at the next such moment of a WebSocket turn.
     #[must_use]
     pub fn new(moment: Moment, fault: Fault) -> Self {
-        Self { moment, fault, http: false, continued: None, lane: None, skip: 0, times: 1 }
+        Self { moment, fault, http: false, continued: None, lane: None, connection: None, skip: 0, times: 1 }
     }
 
     /// For turns over HTTP in place of the WebSocket.
@@ -260,6 +291,12 @@ impl Mishap {
         Self { lane: Some(name.into()), ..self }
     }
 
+    /// Only on the TCP connection of this number, as the ledger counts them.
+    #[must_use]
+    pub fn on_connection(self, number: u64) -> Self {
+        Self { connection: Some(number), ..self }
+    }
+
     /// Let this many such moments pass first.
     #[must_use]
     pub fn skip(self, moments: u32) -> Self {
@@ -278,6 +315,7 @@ impl Mishap {
             && self.http == at.http
             && self.continued.is_none_or(|continued| continued == at.continued)
             && self.lane.as_deref().is_none_or(|lane| at.lane == Some(lane))
+            && self.connection.is_none_or(|number| number == at.connection)
     }
 
     /// Counts one matching moment: whether it strikes now.
@@ -303,4 +341,6 @@ pub(super) struct Occasion<'a> {
     pub(super) http: bool,
     pub(super) continued: bool,
     pub(super) lane: Option<&'a str>,
+    /// Number of the TCP connection.
+    pub(super) connection: u64,
 }

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 
 use super::http;
 use super::ledger::{Ledger, Traffic};
@@ -207,7 +208,7 @@ async fn connection(provider: Provider, stream: TcpStream) {
     let slot = Slot::default();
     let caller = http::Caller::new(provider, Arc::clone(&traffic), slot.clone());
     let service = hyper::service::service_fn(move |request| caller.clone().answer(request));
-    let io = TokioIo::new(Counted { stream, traffic });
+    let io = TokioIo::new(Counted { stream, traffic, pause: None });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(io, service)
@@ -218,10 +219,25 @@ async fn connection(provider: Provider, stream: TcpStream) {
     }
 }
 
-/// A TCP stream that counts its bytes.
+/// A TCP stream that counts its bytes, and crawls when told to.
 struct Counted {
     stream: TcpStream,
     traffic: Arc<Traffic>,
+    /// The wait before the next piece of a trickle.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Counted {
+    /// How much of so many bytes may be written now.
+    fn poll_share(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<usize> {
+        let Some(trickle) = self.traffic.trickles(0) else {
+            self.pause = None;
+            return Poll::Ready(bytes);
+        };
+        let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(trickle.pause)));
+        ready!(pause.as_mut().poll(cx));
+        Poll::Ready(bytes.min(trickle.piece.max(1)))
+    }
 }
 
 impl Drop for Counted {
@@ -247,7 +263,11 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        let share = ready!(self.poll_share(cx, bytes.len()));
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[..share]))?;
+        if self.pause.take().is_some() {
+            self.traffic.trickles(written);
+        }
         self.traffic.count(0, written);
         Poll::Ready(Ok(written))
     }

@@ -66,6 +66,7 @@ impl Driver {
         caller.provider.ledger().write(|book| {
             book.upgrades_granted += 1;
             book.sockets_open += 1;
+            *book.sockets_of.entry(credential.clone()).or_default() += 1;
         });
         Self {
             provider: caller.provider.clone(),
@@ -162,8 +163,8 @@ impl Driver {
         if self.look_idle && !self.rules_busy() && self.arrivals.is_empty() {
             self.look_idle = false;
             let lane = self.last_lane.clone();
-            let idle =
-                Occasion { moment: Moment::Idle, http: false, continued: false, lane: lane.as_deref() };
+            let (lane, connection) = (lane.as_deref(), self.caller.traffic.number());
+            let idle = Occasion { moment: Moment::Idle, http: false, continued: false, lane, connection };
             if let Some(fault) = self.provider.strike(&idle) {
                 return self.suffer(fault, None, script).await;
             }
@@ -306,7 +307,13 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.provider.ledger().write(|book| book.sockets_open -= 1);
+        self.provider.ledger().write(|book| {
+            book.sockets_open -= 1;
+            if let Some(open) = book.sockets_of.get_mut(&self.credential) {
+                *open -= 1;
+            }
+            book.sockets_of.retain(|_, open| *open > 0);
+        });
     }
 }
 

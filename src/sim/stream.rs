@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::canon;
+use super::compaction::Essence;
 use super::context::Digests;
 use super::reply::Piece;
 use super::script::{Moment, Style};
@@ -258,6 +259,7 @@ impl Writer {
     fn piece(&mut self, piece: &Piece, mint: &mut dyn FnMut(&str) -> String) {
         match piece {
             Piece::Reasoning { identity, summary } => self.reasoning(&mint("rs"), identity, summary),
+            Piece::Compaction(essence) => self.compaction(&mint("cmp"), essence),
             Piece::Message { text, commentary } => self.message(&mint("msg"), text, *commentary),
             Piece::Call { call_id, name, arguments, custom: false } => {
                 let id = mint("fc");
@@ -330,6 +332,14 @@ impl Writer {
         self.item_event("reasoning_summary_part.done", id, index, json!({ "part": part(summary) }), 0);
         let told_last = item(json!([part(summary)]), "terminal");
         self.finish(id, item(json!([part(summary)]), "done"), Some(told_last));
+    }
+
+    fn compaction(&mut self, id: &str, essence: &Essence) {
+        let item =
+            |copy: &str| json!({ "type": "compaction", "id": id, "encrypted_content": essence.blob(copy) });
+        self.item_event("output_item.added", id, None, json!({ "item": item("added") }), 0);
+        self.item_event("compaction.compacting", id, None, json!({}), 0);
+        self.finish(id, item("done"), Some(item("terminal")));
     }
 
     /// The item's last event; `terminal` is its copy in the response object where that differs.

@@ -23,7 +23,9 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
     caller.provider.ledger().write(|book| book.upgrades_asked += 1);
     let script = caller.provider.now();
     tokio::time::sleep(travel(&script, caller.newly_read())).await;
-    let occasion = Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None };
+    let connection = caller.traffic.number();
+    let occasion =
+        Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None, connection };
     let answer = match caller.provider.strike(&occasion) {
         Some(Fault::Upgrade(answer)) => answer,
         Some(Fault::Reset) => {
@@ -31,9 +33,18 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         Some(Fault::Silence | Fault::IgnorePings) => Upgrade::Hang,
+        Some(Fault::Trickle(trickle)) => {
+            caller.traffic.trickle(trickle);
+            script.upgrade.clone()
+        }
         Some(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
         None => script.upgrade.clone(),
     };
+    let open = caller.provider.ledger().read(|book| book.sockets_of.get(&credential).copied().unwrap_or(0));
+    if script.limits.sockets.is_some_and(|most| open >= most) {
+        let message = "Too many concurrent WebSocket connections.";
+        return Ok(error(StatusCode::TOO_MANY_REQUESTS, message, Some("rate_limit_exceeded")));
+    }
     match answer {
         Upgrade::Accept => {
             let options = options(&script);

@@ -80,6 +80,8 @@ impl Upstream {
     pub fn map(&self, path_and_query: &str) -> Uri {
         let path = match self.rest(path_and_query) {
             Some(rest) => format!("{}{rest}", self.base_path),
+            // An absolute target may have a query and no path (RFC 9112 3.2.1).
+            None if path_and_query.starts_with('?') => format!("/{path_and_query}"),
             // `OPTIONS *` and requests without a path ask about the server as a whole.
             None if !path_and_query.starts_with('/') => "/".to_owned(),
             None => path_and_query.to_owned(),
@@ -173,6 +175,7 @@ mod tests {
             ("https://api.openai.com/v1", "/health?x", "https://api.openai.com/health?x"),
             ("https://api.openai.com/v1", "/", "https://api.openai.com/"),
             ("https://api.openai.com/v1", "*", "https://api.openai.com/"),
+            ("https://api.openai.com/v1", "?a", "https://api.openai.com/?a"),
             (
                 "https://api.openai.com/v1",
                 "/models?limit=2&a=%20b",

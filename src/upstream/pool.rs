@@ -121,7 +121,9 @@ impl Pool {
         let opening = opening.map(|id| (id, self.link(id)));
         drop(core);
         if let Some((id, (commands, relief))) = opening {
-            tokio::spawn(self.clone().attend(id, account.handshake.clone(), commands, relief));
+            let (pool, headers) = (self.clone(), account.handshake.clone());
+            let dial = async move { pool.dial(&headers).await };
+            tokio::spawn(self.clone().attend(id, dial, commands, relief));
         }
         placement
     }
@@ -137,12 +139,12 @@ impl Pool {
     async fn attend(
         self: Arc<Self>,
         id: ConnectionId,
-        headers: HeaderMap,
+        dial: impl Future<Output = Result<Opened, ConnectError>>,
         mut commands: mpsc::Receiver<Command>,
         relief: Arc<Notify>,
     ) {
         let entry = Entry { pool: &self, id };
-        let last = connection::run(&self.heart, id, self.dial(&headers), &mut commands, relief).await;
+        let last = connection::run(&self.heart, id, dial, &mut commands, relief).await;
         drop(entry);
         commands.close();
         while let Some(command) = commands.recv().await {
@@ -211,6 +213,11 @@ impl Pool {
         self.core().sockets()
     }
 
+    /// Turns that have a place on a socket.
+    pub fn turns(&self) -> usize {
+        self.core().turns()
+    }
+
     /// Bytes queued for readers.
     pub fn buffered(&self) -> usize {
         self.buffered.load(std::sync::atomic::Ordering::Relaxed)
@@ -256,8 +263,46 @@ struct Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.pool.core().closed(self.id);
+        self.pool.core().closed(Instant::now(), self.id);
         self.pool.links().remove(&self.id);
         self.pool.idle.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::proto::core::gate::Refusal;
+    use crate::proto::session::Limits;
+    use crate::upstream::origin::Upstream;
+    use crate::upstream::tls::Tls;
+
+    fn pool(limits: Limits) -> Arc<Pool> {
+        let dialer = Dialer::new(Tls::new(&[]).expect("a trust store"));
+        let target = Upstream::parse("http://127.0.0.1:9/v1").expect("an address").target("/v1/responses");
+        let core = Core::new(Key::new([1; 32]), limits, false, 1 << 20);
+        Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1 }, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_probe_whose_task_dies_is_followed_by_another() {
+        let pool = pool(Limits { backoff: (Duration::ZERO, Duration::ZERO), ..Limits::default() });
+        let account = pool.key().hasher("account").finish();
+        let body = r#"{"model":"m","store":false,"input":[{"role":"user","content":"a"}]}"#;
+        let request = Request::parse(&pool.key(), &account, body.into(), &[]).expect("a request");
+        let place = || pool.core().begin(Instant::now(), &account, &request, &Wish::default());
+        let Placement::Wire(first) = place() else { panic!("a socket") };
+        pool.core().refused(Instant::now(), first.connection, Refusal::Failure);
+        pool.core().closed(Instant::now(), first.connection);
+        for _ in 0..3 {
+            let Placement::Http(_, Some(probe)) = place() else { panic!("a probe") };
+            let (commands, relief) = pool.link(probe);
+            let dial = async { panic!("a defect, as a test wants it") };
+            let died = tokio::spawn(pool.clone().attend(probe, dial, commands, relief)).await;
+            assert!(died.is_err_and(|error| error.is_panic()));
+            assert_eq!((pool.sockets(), pool.links().len()), (0, 0), "nothing of it is left");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows how to ask and how to read an answer; which answer is right for a fault is the tests' to say.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::Either;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -151,6 +152,11 @@ impl Agent {
         self.history.push(json!({ "role": "user", "content": text }));
     }
 
+    /// Takes back the last thing said.
+    pub(crate) fn unask(&mut self) {
+        self.history.pop();
+    }
+
     /// Takes an answer into the history, and the outputs of its calls.
     pub(crate) fn take(&mut self, response: &Value) {
         for item in response["output"].as_array().unwrap() {
@@ -271,11 +277,14 @@ pub(crate) async fn open(
 }
 
 /// The same on a connection that is there.
-pub(crate) async fn exchange(
+pub(crate) async fn exchange<B>(
     version: Version,
     stream: TcpStream,
-    request: Request<Full<Bytes>>,
-) -> (impl Future<Output = hyper::Result<Response<Incoming>>>, JoinHandle<()>) {
+    request: Request<B>,
+) -> (impl Future<Output = hyper::Result<Response<Incoming>>>, JoinHandle<()>)
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
     let io = TokioIo::new(stream);
     if version == Version::Http1 {
         let (mut sender, connection) = http1::handshake(io).await.unwrap();

@@ -1,65 +1,17 @@
-//! Sockets that cannot be had: refused, hanging, reset, nobody there, lanes unknown; and turns that must not run twice.
-//! The turn at hand gets its answer over HTTP; what the next ones do is the latch's and the backoff's.
+//! What follows from sockets that cannot be had: the latch, the backoff, degrading; and turns that must not run twice.
+//!
+//! What the struck turn's client sees is the matrix's.
 
 use serde_json::json;
 use tailwire::config::ProfileName;
 use tailwire::sim::ledger::Book;
 use tailwire::sim::script::{Limits, Upgrade};
-use tailwire::sim::{Fault, Mishap, Moment, Running, Script};
-use tokio::net::TcpListener;
+use tailwire::sim::{Fault, Mishap, Moment, Running};
 
 use crate::support::{Agent, PATIENCE, Width, World, ms, script, within};
 
 fn asked(world: &World) -> u64 {
     world.sim.provider.ledger().read(|book: &Book| book.upgrades_asked)
-}
-
-#[tokio::test]
-async fn a_refused_upgrade_sends_its_turn_over_http() {
-    // How the next turn travels: a socket is asked for again; or not for a while.
-    let (again, latched) = ("full; history-changed", "http; no-socket");
-    let refused = |status| Fault::Upgrade(Upgrade::refuse(status));
-    let slow =
-        Upgrade::Refuse { status: 429, body: json!({"error": {"code": "slow"}}), retry_after: Some(7) };
-    let rows = [
-        ("401", refused(401), 1, again),
-        ("403", refused(403), 1, again),
-        ("404", refused(404), 1, latched),
-        ("405", refused(405), 1, latched),
-        ("426", refused(426), 1, latched),
-        ("429", Fault::Upgrade(slow), 1, again),
-        ("500", refused(500), 1, latched),
-        // Asked once more without our compression offer, which it might be about.
-        ("501", refused(501), 2, latched),
-        ("503", refused(503), 1, latched),
-        ("hang", Fault::Upgrade(Upgrade::Hang), 1, latched),
-        ("reset", Fault::Reset, 2, latched),
-    ];
-    for width in [Width::Lanes, Width::Single] {
-        let world = World::start(width, |settings| settings.timeouts.connect = ms(300)).await;
-        for (name, fault, times, then) in &rows {
-            for stream in [false, true] {
-                let about = format!("{name} {stream} {width:?}");
-                world.sim.provider.mishap(Mishap::new(Moment::Upgrade, fault.clone()).times(*times));
-                let (rungs, before) = (world.rungs()[2], asked(&world));
-                let mut agent = Agent::new(&about, "agent", stream);
-                let first = agent.turn(&world, "text=20", &about).await;
-                assert_eq!(first, "http; no-socket", "{about}");
-                assert_eq!(
-                    (world.rungs()[2] - rungs, asked(&world) - before),
-                    (1, (*times).into()),
-                    "{about}"
-                );
-                let next = agent.turn(&world, "text=20", &about).await;
-                println!("{about:<30} {first:<20} | next {next}");
-                let expected = if *then == latched { latched } else { next.as_str() };
-                assert_eq!(next, expected, "{about}");
-                assert_eq!(next.starts_with("full"), *then == again, "{about}: {next}");
-                assert_eq!(asked(&world) - before, u64::from(*times) + u64::from(*then == again), "{about}");
-            }
-        }
-        world.assert_lawful();
-    }
 }
 
 #[tokio::test]
@@ -112,20 +64,6 @@ async fn after_a_failure_sockets_are_tried_in_the_background() {
         agent.turn(&world, "text=20", "up").await;
         assert_eq!(agent.turn(&world, "text=20", "up").await, "delta");
         world.assert_lawful();
-    }
-}
-
-#[tokio::test]
-async fn nobody_there() {
-    let sim = Running::start(Script::default()).await.unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let world = World::before(sim, &format!("http://{free}/v1"), Width::Lanes, |_| {}).await;
-    let mut agent = Agent::new("key", "agent", false);
-    agent.ask("text=20");
-    for _ in 0..2 {
-        let answer = agent.send(&world).await;
-        assert_eq!((answer.status, &*answer.code()), (502, "tailwire_upstream_unreachable"));
-        assert_eq!(answer.plan(), "http; no-socket");
     }
 }
 

@@ -141,7 +141,7 @@ async fn with_mode_http_turns_are_passed_through_as_they_come() {
     assert_eq!(world.ledger().read(|book| book.upgrades_asked), 0);
 }
 
-async fn websocket(
+pub(crate) async fn websocket(
     world: &World,
     path: &str,
     key: Option<&str>,

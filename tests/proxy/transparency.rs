@@ -56,7 +56,7 @@ pub(crate) fn read(reply: &Reply) -> Vec<Value> {
 }
 
 /// Names the first difference; whole streams are too long to look at.
-fn assert_same(direct: &[Value], proxied: &[Value], about: &str) {
+pub(crate) fn assert_same(direct: &[Value], proxied: &[Value], about: &str) {
     for (n, (direct, proxied)) in direct.iter().zip(proxied).enumerate() {
         assert_eq!(direct, proxied, "number {n} {about}");
     }
@@ -133,7 +133,7 @@ async fn an_answer_is_the_provider_s_own() {
 }
 
 /// An announcement holds what could be known of its item: which one it is, and for a call its name.
-fn announced(mut event: Value) -> Value {
+pub(crate) fn announced(mut event: Value) -> Value {
     if event["type"] == "response.output_item.added"
         && let Some(item) = event["item"].as_object_mut()
     {

@@ -58,6 +58,7 @@ async fn mishaps_that_end_the_connection() {
         (Moment::AfterTerminal, Fault::Close(1000), Some(CloseCode::Normal)),
         (Moment::Idle, Fault::Close(1001), Some(CloseCode::Away)),
         (Moment::Idle, Fault::Reset, None),
+        (Moment::MidText, Fault::HangUp, None),
     ];
     let sim = start().await;
     for (moment, fault, code) in table {

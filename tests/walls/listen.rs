@@ -188,7 +188,7 @@ async fn uploads_are_taken_from_the_wire() {
     let server = running(Limits::default(), move |request: Request<Incoming>| async move {
         let (parts, mut body) = request.into_parts();
         Response::new(full(match upload::receive(&parts.headers, &mut body, &limits).await {
-            Ok(upload) => format!("{} {}", upload.raw.len(), upload.body.len()),
+            Ok(upload) => format!("{} {}", upload.raw.len(), upload.body.unwrap().len()),
             Err(error) => format!("{error:?}"),
         }))
     })

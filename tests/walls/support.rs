@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -53,7 +54,7 @@ pub(crate) async fn proxy(base: &str) -> Running {
             if tunnel::asked(&request) {
                 tunnel::open(dialer, upstream, request).await
             } else {
-                reply::guarded(passthrough::forward(client, upstream, request)).await
+                reply::guarded(passthrough::forward(client, upstream, request, Duration::from_secs(30))).await
             }
         }
     })

@@ -45,7 +45,9 @@ impl Entry {
     }
 
     pub(crate) fn is_said(&self) -> bool {
-        self.kind() == "reasoning" || self.is_call() || self.meaning["role"] == "assistant"
+        matches!(self.kind(), "reasoning" | "compaction")
+            || self.is_call()
+            || self.meaning["role"] == "assistant"
     }
 
     pub(crate) fn is_call(&self) -> bool {
@@ -116,7 +118,7 @@ const MESSAGES: [&str; 8] = [
     "Call both, naïve/\"quoted\". [sim text=5 calls=1 parallel=2 args=12 commentary=1]",
     "Freeform. [sim text=5 calls=1 custom=1 args=7 reasoning=2]",
     "Think twice. [sim text=3 reasoning=2]",
-    "Long. [sim text=90]",
+    "Compact. [sim text=9 reasoning=1 calls=2 args=12 commentary=1 compact=1]",
 ];
 
 impl Node {
@@ -250,10 +252,12 @@ fn echo(said: &Said, style: u8, stored: bool) -> Option<Entry> {
         2 => Entry::new(minimal(&said.last)),
         3 if reasoning => return None,
         3 => Entry::new(minimal(&said.done)),
-        4 if stored && (reasoning || said.last["type"] == "message") => Entry {
-            wire: json!({"type": "item_reference", "id": said.last["id"]}),
-            meaning: said.last.clone(),
-        },
+        4 if stored && (reasoning || said.last["type"] == "message" || said.last["type"] == "compaction") => {
+            Entry {
+                wire: json!({"type": "item_reference", "id": said.last["id"]}),
+                meaning: said.last.clone(),
+            }
+        }
         5 if stored && reasoning => {
             let mut wire = said.last.clone();
             wire.as_object_mut().expect("an item").remove("encrypted_content");
@@ -277,6 +281,7 @@ fn minimal(item: &Value) -> Value {
             json!({"type": "function_call", "call_id": item["call_id"], "name": item["name"],
                 "arguments": arguments.to_string()})
         }
+        "compaction" => json!({"type": "compaction", "encrypted_content": item["encrypted_content"]}),
         "custom_tool_call" => {
             json!({"type": "custom_tool_call", "call_id": item["call_id"], "name": item["name"],
             "input": item["input"]})

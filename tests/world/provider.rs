@@ -173,7 +173,7 @@ impl World<'_> {
                             self.ask_of(turn).deliver(Message::Fault(fault));
                         }
                     }
-                    self.core.closed(id);
+                    self.core.closed(self.now, id);
                     self.sockets.remove(&id);
                 }
             }

@@ -55,7 +55,9 @@ pub(crate) fn twist(items: &mut Vec<Entry>, echo_at: usize, wanted: &Wanted) {
             items.insert(at % (items.len() + 1), Entry::new(foreign));
         }
         Twist::MoveReasoning => {
-            if let Some(n) = pick(items, echo_at, &reasoning) {
+            // A compaction item that moves takes what stands before it out of the context.
+            let movable = |entry: &Entry| reasoning(entry) || entry.kind() == "compaction";
+            if let Some(n) = pick(items, echo_at, &movable) {
                 let moved = items.remove(n);
                 items.push(moved);
             }

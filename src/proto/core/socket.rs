@@ -139,9 +139,12 @@ impl Core {
         }
     }
 
-    /// The socket's task is over: nothing of it remains.
-    pub fn closed(&mut self, id: ConnectionId) {
+    /// The socket's task is over: nothing of it remains. One that ended without a word on its handshake has failed at it.
+    pub fn closed(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.connections.remove(&id) else { return };
+        if connection.is_connecting() {
+            self.gates.failed(now, connection.account(), Refusal::Failure, &self.limits);
+        }
         for (_, lane) in connection.lanes() {
             if let Some(head) = lane.head() {
                 self.index.set_place(head, Place::Gone(Reason::SocketLost));

@@ -301,16 +301,20 @@ impl Connection {
     /// The turn's client is gone. A socket nobody listens to is closed, so that generation stops as over REST.
     pub fn handle_abandoned(&mut self, now: Instant, turn: TurnId) -> Option<(LaneId, HeadId)> {
         self.release(turn);
-        let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| lane.turn() == Some(turn))?;
+        let settling = State::Settling { turn };
+        let theirs = |lane: &Lane| lane.turn() == Some(turn) || lane.state == settling;
+        let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| theirs(lane))?;
         let id = *id;
         if let State::Waiting { before, sent: false, .. } = lane.state {
             lane.state = State::Idle { head: before };
             self.close_if_done();
             return before.map(|head| (id, head));
         }
-        lane.state = State::Skipping;
-        self.health.abandon(now);
-        if !self.has_listeners() {
+        lane.state =
+            if lane.state == settling { State::Idle { head: None } } else { State::Skipping { since: now } };
+        // One whose last event is there but not yet read listens still.
+        let listened = self.has_listeners() || self.is_settling();
+        if !listened && self.lanes.values().any(|lane| matches!(lane.state, State::Skipping { .. })) {
             self.close();
         }
         None
@@ -342,9 +346,7 @@ impl Connection {
             self.retired = true;
             self.actions.push_back(Action::Fault(turn, Fault::Silent));
         }
-        if self.health.grace_is_over(now, limits) {
-            self.retired |= self.lanes.values().any(|lane| lane.state == State::Skipping);
-        }
+        self.retired |= self.lanes.values().any(|lane| lane.grace_ends(limits).is_some_and(|at| now >= at));
         let rested = self.in_flight() == 0 && self.health.is_rested(now, limits);
         self.retired |= rested || self.health.is_old(now);
         self.close_if_done();
@@ -363,7 +365,10 @@ impl Connection {
             return None;
         }
         let clocks = self.health.due(limits, self.retired, self.in_flight() > 0);
-        self.lanes.values().filter_map(|lane| lane.due(limits)).chain([clocks]).min()
+        // A grace's end retires the socket, which happens once.
+        let grace = |lane: &Lane| if self.retired { None } else { lane.grace_ends(limits) };
+        let due = self.lanes.values().flat_map(|lane| [lane.due(limits), grace(lane)]).flatten();
+        due.chain([clocks]).min()
     }
 
     // ---- inside
@@ -372,9 +377,12 @@ impl Connection {
         self.lanes.values().any(|lane| lane.turn().is_some())
     }
 
+    fn is_settling(&self) -> bool {
+        self.lanes.values().any(|lane| matches!(lane.state, State::Settling { .. }))
+    }
+
     fn close_if_done(&mut self) {
-        let settling = |lane: &Lane| matches!(lane.state, State::Settling { .. });
-        if self.retired && !self.has_listeners() && !self.lanes.values().any(settling) {
+        if self.retired && !self.has_listeners() && !self.is_settling() {
             self.close();
         }
     }

@@ -1,4 +1,4 @@
-//! The clocks of one socket: its age, its rest, its signs of life, and how long abandoned turns are still read.
+//! The clocks of one socket: its age, its rest, its signs of life.
 //!
 //! Says what time has done to the socket; knows no lanes and decides nothing about turns.
 
@@ -28,7 +28,6 @@ pub struct Health {
     heard: Instant,
     pinged: Option<Instant>,
     ping_asked: bool,
-    abandoned_at: Option<Instant>,
 }
 
 impl Health {
@@ -42,7 +41,6 @@ impl Health {
             heard: now,
             pinged: None,
             ping_asked: false,
-            abandoned_at: None,
         }
     }
 
@@ -68,11 +66,6 @@ impl Health {
         self.ping_asked |= now.saturating_duration_since(self.heard) >= QUIET;
     }
 
-    /// A turn was abandoned; its tail is read for a while.
-    pub fn abandon(&mut self, now: Instant) {
-        self.abandoned_at.get_or_insert(now);
-    }
-
     /// True once the socket is too old for new turns.
     pub fn is_old(&self, now: Instant) -> bool {
         now >= self.rotate_at
@@ -96,24 +89,12 @@ impl Health {
         Pulse::Ask
     }
 
-    /// True, once, when the grace of the turns abandoned so far is over.
-    pub fn grace_is_over(&mut self, now: Instant, limits: &Limits) -> bool {
-        let over = self.abandoned_at.is_some_and(|at| now >= at + limits.abandon_grace);
-        if over {
-            self.abandoned_at = None;
-        }
-        over
-    }
-
     /// When one of these clocks is next due. A retired socket neither ages nor rests; a busy one does not rest.
     pub fn due(&self, limits: &Limits, retired: bool, busy: bool) -> Instant {
         if self.ping_asked {
             return self.heard;
         }
         let mut at = self.pinged.map_or(self.heard + limits.ping, |pinged| pinged + limits.pong);
-        if let Some(abandoned) = self.abandoned_at {
-            at = at.min(abandoned + limits.abandon_grace);
-        }
         if !retired {
             at = at.min(self.rotate_at);
         }
@@ -180,18 +161,5 @@ mod tests {
         assert!(second.is_old(start + limits.rotate_after - Duration::from_secs(11)));
         assert!(first.is_rested(start + limits.idle, &limits));
         assert!(!first.is_rested(start + limits.idle / 2, &limits));
-    }
-
-    #[test]
-    fn grace_ends_once() {
-        let (limits, start) = (Limits::default(), Instant::now());
-        let mut health = Health::new(start, &limits, 0);
-        assert!(!health.grace_is_over(start + limits.abandon_grace, &limits), "nothing was abandoned");
-        health.abandon(start);
-        health.abandon(start + Duration::from_secs(3));
-        assert_eq!(health.due(&limits, true, true), start + limits.abandon_grace, "since the first");
-        assert!(!health.grace_is_over(start + Duration::from_secs(4), &limits));
-        assert!(health.grace_is_over(start + limits.abandon_grace, &limits));
-        assert!(!health.grace_is_over(start + limits.abandon_grace, &limits));
     }
 }

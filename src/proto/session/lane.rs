@@ -46,7 +46,10 @@ pub enum State {
         turn: TurnId,
     },
     /// The turn's client is gone; what still comes is dropped, up to the terminal event.
-    Skipping,
+    Skipping {
+        /// When the client left.
+        since: Instant,
+    },
     /// An error ended here and more may follow: whatever comes is dropped, and nothing is sent again.
     Burnt,
 }
@@ -95,7 +98,7 @@ impl Lane {
         let terminal = event.kind().is_terminal();
         let turn = match self.state {
             State::Waiting { turn, sent: true, .. } | State::Streaming { turn } => Some(turn),
-            State::Skipping => None,
+            State::Skipping { .. } => None,
             State::Burnt => return Heard::Nobody,
             // Nothing was asked here yet: it is the tail of something else, and must never become this turn's answer.
             State::Waiting { sent: false, .. } | State::Idle { .. } | State::Settling { .. } => {
@@ -108,7 +111,7 @@ impl Lane {
             Some(turn) if terminal => State::Settling { turn },
             Some(turn) => State::Streaming { turn },
             None if terminal => State::Idle { head: None },
-            None => State::Skipping,
+            None => self.state,
         };
         turn.map_or(Heard::Nobody, Heard::Turn)
     }
@@ -136,17 +139,25 @@ impl Lane {
         }
     }
 
+    /// When the turn whose client is gone has been read for long enough.
+    pub fn grace_ends(&self, limits: &Limits) -> Option<Instant> {
+        match self.state {
+            State::Skipping { since } => Some(since + limits.abandon_grace),
+            _ => None,
+        }
+    }
+
     /// The turn that is being served and still has a client.
     pub fn turn(&self) -> Option<TurnId> {
         match self.state {
             State::Waiting { turn, .. } | State::Streaming { turn } => Some(turn),
-            State::Idle { .. } | State::Settling { .. } | State::Skipping | State::Burnt => None,
+            State::Idle { .. } | State::Settling { .. } | State::Skipping { .. } | State::Burnt => None,
         }
     }
 
     /// True while the provider is at work for this lane.
     pub fn in_flight(&self) -> bool {
-        matches!(self.state, State::Waiting { .. } | State::Streaming { .. } | State::Skipping)
+        matches!(self.state, State::Waiting { .. } | State::Streaming { .. } | State::Skipping { .. })
     }
 
     /// True if a turn can be given it: nothing is under way here, nothing is about to be told of it, no fork needs it.
@@ -199,6 +210,7 @@ mod tests {
         let error = event(r#"{"type":"error","error":{"code":"server_error","message":"m"}}"#);
         let not_found = event(r#"{"type":"error","error":{"code":"previous_response_not_found"}}"#);
         let settling = State::Settling { turn: TURN };
+        let skipping = State::Skipping { since: Instant::now() };
         for (before, event, heard, after) in [
             (waiting, &delta, turn, streaming),
             (waiting, &end, turn, settling),
@@ -207,9 +219,9 @@ mod tests {
             (streaming, &delta, turn, streaming),
             (streaming, &end, turn, settling),
             (streaming, &error, turn, State::Burnt),
-            (State::Skipping, &delta, nobody, State::Skipping),
-            (State::Skipping, &end, nobody, State::Idle { head: None }),
-            (State::Skipping, &error, nobody, State::Burnt),
+            (skipping, &delta, nobody, skipping),
+            (skipping, &end, nobody, State::Idle { head: None }),
+            (skipping, &error, nobody, State::Burnt),
             (State::Burnt, &end, nobody, State::Burnt),
             (idle, &delta, unexpected, idle),
             (settling, &end, unexpected, settling),
@@ -233,7 +245,7 @@ mod tests {
         lane.holds = 1;
         assert!(!lane.reserve(now, TURN, 1) && !lane.is_empty() && !lane.is_free());
         lane.holds = 0;
-        for state in [State::Settling { turn: TURN }, State::Skipping, State::Burnt] {
+        for state in [State::Settling { turn: TURN }, State::Skipping { since: now }, State::Burnt] {
             let mut busy = Lane { state, ..Lane::new(now) };
             assert!(!busy.is_free() && !busy.reserve(now, TURN, 1), "{state:?}");
         }

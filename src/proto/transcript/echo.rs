@@ -1,6 +1,7 @@
 //! What a response said, as the client will repeat it, and whether it did (`clients.md` A.4, rules 1–8).
 //!
-//! Compared as a set: clients reorder a message and its calls. Decides nothing about sockets.
+//! Compared as a set: clients reorder a message and its calls. A compaction item alone keeps its place: what stands before
+//! it is not read any more. Decides nothing about sockets.
 
 use crate::proto::digest::{Digest, Key};
 use crate::proto::transcript::plan::Reason;
@@ -15,6 +16,7 @@ enum Said {
     Text { text: Digest, ids: Vec<Digest> },
     Call { call: Digest, call_id: Digest },
     Reasoning { keys: Vec<ReasoningKey>, ids: Vec<ReasoningKey>, think: Digest },
+    Compaction { blobs: Vec<Digest>, ids: Vec<Digest> },
     Other { whole: Digest, ids: Vec<Digest>, call_id: Option<Digest> },
 }
 
@@ -26,6 +28,9 @@ impl Said {
             ModelItem::Reasoning { key, id, think } => {
                 let ids: Vec<_> = id.into_iter().collect();
                 Self::Reasoning { keys: vec![key], ids, think }
+            }
+            ModelItem::Compaction { blob, id } => {
+                Self::Compaction { blobs: vec![blob], ids: id.into_iter().collect() }
             }
             ModelItem::Other { whole, id, call_id } => {
                 Self::Other { whole, ids: id.into_iter().collect(), call_id }
@@ -44,6 +49,11 @@ impl Said {
                 keys.extend(k);
                 ids.extend(more);
             }
+            // Its copies may differ in bytes, as those of reasoning do (protocol §1.16).
+            (Self::Compaction { blobs, ids }, Self::Compaction { blobs: b, ids: more }) => {
+                blobs.extend(b);
+                ids.extend(more);
+            }
             (Self::Other { whole, ids, .. }, Self::Other { whole: w, ids: more, .. }) if *whole == w => {
                 ids.extend(more);
             }
@@ -56,8 +66,12 @@ impl Said {
         match self {
             Self::Call { call_id, .. } => Some(*call_id),
             Self::Other { call_id, .. } => *call_id,
-            Self::Text { .. } | Self::Reasoning { .. } => None,
+            Self::Text { .. } | Self::Reasoning { .. } | Self::Compaction { .. } => None,
         }
+    }
+
+    fn is_thought(&self) -> bool {
+        matches!(self, Self::Reasoning { .. })
     }
 }
 
@@ -67,8 +81,16 @@ pub struct Echo {
     said: Vec<Said>,
 }
 
-/// Reasoning of a response that its echo may still name: all keys of one item.
-pub type Thought = Box<[ReasoningKey]>;
+/// Reasoning of a response that its echo may still name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thought {
+    /// All keys of the item.
+    pub keys: Box<[ReasoningKey]>,
+    /// It may stand from this item of the request on: a compaction item comes before it.
+    pub from: Option<usize>,
+    /// It may stand up to this item of the request: a compaction item comes after it.
+    pub to: Option<usize>,
+}
 
 /// How a request repeats a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,10 +110,10 @@ impl Echo {
         if from == request.items() {
             return Err(Reason::NothingNew);
         }
-        let mut open: Vec<bool> = vec![true; self.said.len()];
+        let mut taken: Vec<Option<usize>> = vec![None; self.said.len()];
         let mut at = from;
         while at < request.items() {
-            match self.take(key, request, at, &mut open)? {
+            match self.take(key, request, at, &mut taken)? {
                 true => at += 1,
                 false => break,
             }
@@ -99,47 +121,65 @@ impl Echo {
         if at == request.items() {
             return Err(Reason::NothingNew);
         }
-        let unsaid =
-            self.said.iter().zip(&open).any(|(said, open)| *open && !matches!(said, Said::Reasoning { .. }));
+        let unsaid = self.said.iter().zip(&taken).any(|(said, at)| at.is_none() && !said.is_thought());
         if unsaid {
             return Err(Reason::EchoMissing);
         }
         self.answered(key, request, at)?;
-        let thoughts = self.said.iter().zip(&open).filter_map(|(said, open)| match said {
-            Said::Reasoning { keys, ids, .. } if *open => Some(keys.iter().chain(ids).copied().collect()),
+        Ok(Followed { new_from: at, thoughts: self.thoughts(&taken) })
+    }
+
+    /// The reasoning that nothing was taken for, and where it may stand.
+    fn thoughts(&self, taken: &[Option<usize>]) -> Vec<Thought> {
+        let border = |n: usize| taken[n].filter(|_| matches!(self.said[n], Said::Compaction { .. }));
+        let open = self.said.iter().enumerate().filter(|(n, _)| taken[*n].is_none());
+        let thoughts = open.filter_map(|(n, said)| match said {
+            Said::Reasoning { keys, ids, .. } => Some(Thought {
+                keys: keys.iter().chain(ids).copied().collect(),
+                from: (0..n).filter_map(border).max().map(|at| at + 1),
+                to: (n + 1..taken.len()).filter_map(border).min(),
+            }),
             _ => None,
         });
-        Ok(Followed { new_from: at, thoughts: thoughts.collect() })
+        thoughts.collect()
     }
 
     /// Takes item `at` as part of the echo: true if it is, false if the new items begin here.
-    fn take(&self, key: &Key, request: &Request, at: usize, open: &mut [bool]) -> Result<bool, Reason> {
+    fn take(
+        &self,
+        key: &Key,
+        request: &Request,
+        at: usize,
+        taken: &mut [Option<usize>],
+    ) -> Result<bool, Reason> {
         let view = view(key, request, at)?;
-        let find = |open: &[bool], wanted: &dyn Fn(&Said) -> bool| {
-            self.said.iter().enumerate().position(|(n, said)| open[n] && wanted(said))
+        let find = |wanted: &dyn Fn(&Said) -> bool| {
+            self.said.iter().enumerate().position(|(n, said)| taken[n].is_none() && wanted(said))
         };
         let found = match view {
             // Which reasoning it is, and whether it may stand here, is checked for the whole request at once.
             ModelItem::Reasoning { .. } => return Ok(true),
             ModelItem::Output { .. } | ModelItem::Foreign => return Ok(false),
             ModelItem::Text { text, think, .. } => {
-                find(open, &|said| matches!(said, Said::Text { text: t, .. } if t == text)).or_else(|| {
-                    find(
-                        open,
-                        &|said| matches!(said, Said::Reasoning { think: t, .. } if *think && t == text),
-                    )
+                find(&|said| matches!(said, Said::Text { text: t, .. } if t == text)).or_else(|| {
+                    find(&|said| matches!(said, Said::Reasoning { think: t, .. } if *think && t == text))
                 })
             }
             ModelItem::Call { call, .. } => {
-                find(open, &|said| matches!(said, Said::Call { call: c, .. } if c == call))
+                find(&|said| matches!(said, Said::Call { call: c, .. } if c == call))
             }
-            ModelItem::Reference { id, key } => find(open, &|said| match said {
-                Said::Text { ids, .. } | Said::Other { ids, .. } => id.is_some_and(|id| ids.contains(&id)),
+            ModelItem::Compaction { blob, .. } => {
+                find(&|said| matches!(said, Said::Compaction { blobs, .. } if blobs.contains(blob)))
+            }
+            ModelItem::Reference { id, key } => find(&|said| match said {
+                Said::Text { ids, .. } | Said::Compaction { ids, .. } | Said::Other { ids, .. } => {
+                    id.is_some_and(|id| ids.contains(&id))
+                }
                 Said::Reasoning { ids, .. } => key.is_some_and(|key| ids.contains(&key)),
                 Said::Call { .. } => false,
             }),
             ModelItem::Other { whole, .. } => {
-                let found = find(open, &|said| matches!(said, Said::Other { whole: w, .. } if w == whole));
+                let found = find(&|said| matches!(said, Said::Other { whole: w, .. } if w == whole));
                 if found.is_none() {
                     return Ok(false);
                 }
@@ -147,14 +187,25 @@ impl Echo {
             }
         };
         let n = found.ok_or(Reason::EchoChanged)?;
-        let thought = |said: &Said| matches!(said, Said::Reasoning { .. });
-        let later = self.said.iter().zip(&*open).skip(n + 1).any(|(said, open)| thought(said) && !open);
-        if thought(&self.said[n]) && later {
+        self.in_order(n, taken)?;
+        taken[n] = Some(at);
+        Ok(true)
+    }
+
+    /// Whether what was said as number `n` may come now, after what was taken before.
+    fn in_order(&self, n: usize, taken: &[Option<usize>]) -> Result<(), Reason> {
+        let all = || self.said.iter().zip(taken).enumerate();
+        let (thought, border) = (Said::is_thought, |said: &Said| matches!(said, Said::Compaction { .. }));
+        if thought(&self.said[n]) && all().skip(n + 1).any(|(_, (said, at))| thought(said) && at.is_some()) {
             // Reasoning keeps its order, also where a reference stands for it.
             return Err(Reason::ReasoningAdded);
         }
-        open[n] = false;
-        Ok(true)
+        // Across a compaction item, and for that item itself, all that was said before must have come, and nothing after.
+        let misplaced = |(m, (said, at)): (usize, (&Said, &Option<usize>))| {
+            let crosses = border(&self.said[n]) || border(said);
+            crosses && ((m > n && at.is_some()) || (m < n && at.is_none() && !thought(said)))
+        };
+        if all().any(misplaced) { Err(Reason::EchoChanged) } else { Ok(()) }
     }
 
     /// The new items hold nothing in the model's name, and an output for every call of the response.
@@ -168,6 +219,7 @@ impl Echo {
                 ModelItem::Text { .. }
                 | ModelItem::Call { .. }
                 | ModelItem::Reference { .. }
+                | ModelItem::Compaction { .. }
                 | ModelItem::Other { call_id: Some(_), .. } => return Err(Reason::EchoChanged),
             }
         }

@@ -10,7 +10,7 @@ use lru::LruCache;
 
 use crate::proto::digest::{Digest, Key};
 use crate::proto::id::{ConnectionId, HeadId, LaneId};
-use crate::proto::transcript::echo::{Echo, Followed, Thought};
+use crate::proto::transcript::echo::{Echo, Followed};
 use crate::proto::transcript::plan::{Grade, Reason};
 use crate::proto::transcript::prefix::{Prefix, Step};
 use crate::proto::transcript::request::Request;
@@ -25,7 +25,7 @@ const MAX_CANDIDATES: usize = 16;
 /// Reasoning that upstream holds in a chain: its keys, and between which visible items a client may repeat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    keys: Thought,
+    keys: Box<[ReasoningKey]>,
     from: u32,
     to: u32,
 }
@@ -338,7 +338,11 @@ fn continuation(
     }
     let to = visible_at(request, new_from);
     let mut held: Vec<Held> = head.held.to_vec();
-    held.extend(thoughts.into_iter().map(|keys| Held { keys, from: step.visible, to }));
+    held.extend(thoughts.into_iter().map(|thought| Held {
+        keys: thought.keys,
+        from: thought.from.map_or(step.visible, |items| visible_at(request, items)),
+        to: thought.to.map_or(to, |items| visible_at(request, items)),
+    }));
     let grade = grade(request, &held, to)?;
     Ok(Continuation { head: id, new_from, grade, held: held.into() })
 }

@@ -205,8 +205,9 @@ fn object_is_event(object: &str) -> bool {
 fn class(code: &str, message: &str) -> ErrorClass {
     match code {
         "previous_response_not_found" => return ErrorClass::NotFound,
-        "websocket_connection_limit_reached" => return ErrorClass::ConnectionLimit,
         "websocket_stream_limit_reached" | "invalid_stream_id" => return ErrorClass::LaneRefused,
+        // The age is the one that is published. Whatever else is said of the socket, REST would not have said.
+        _ if code.starts_with("websocket_") => return ErrorClass::ConnectionLimit,
         _ => {}
     }
     let lower = message.to_ascii_lowercase();
@@ -347,6 +348,11 @@ mod tests {
                 NotFound,
             ),
             (r#"{"error":{"message":"Response with id=abc not found"}}"#, 400, NotFound),
+            (
+                r#"{"type":"error","status":429,"error":{"code":"websocket_something_new","message":"m"}}"#,
+                429,
+                ConnectionLimit,
+            ),
             (
                 r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#,
                 400,

@@ -10,7 +10,7 @@ use crate::proto::wire::json::{self, JsonError, Member, Numbers};
 /// Items whose `id` and `status` are the carrier's, not the content's. Every other type counts whole; so do those where
 /// the id names the call that is answered (`local_shell_call_output`), or the status is the result (outputs of
 /// `apply_patch` and `shell`).
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "message",
     "function_call",
     "function_call_output",
@@ -22,6 +22,7 @@ const KNOWN: [&str; 11] = [
     "computer_call",
     "computer_call_output",
     "reasoning",
+    "compaction",
 ];
 
 /// Identity of a reasoning item: by its encrypted content, else by its id, else whole.
@@ -76,6 +77,13 @@ pub enum ModelItem {
     Output {
         /// Digest of the call id answered.
         call_id: Option<Digest>,
+    },
+    /// What the provider compacted a context to. The item stands for everything before it.
+    Compaction {
+        /// Digest of its encrypted content.
+        blob: Digest,
+        /// Digest of the id, if it has one.
+        id: Option<Digest>,
     },
     /// Any other type: whole, id and status aside.
     Other {
@@ -139,6 +147,10 @@ pub fn model_item(key: &Key, text: &str) -> Result<ModelItem, JsonError> {
             key: item.reasoning_key(key)?,
             id: id.as_deref().map(|id| id_key(key, id)),
             think: digest(key, "text", &[item.think_text()?.as_bytes()]),
+        },
+        "compaction" if item.string("encrypted_content").is_some() => ModelItem::Compaction {
+            blob: digest(key, "compaction", &[&item.string_form("encrypted_content")?]),
+            id: id_digest,
         },
         "item_reference" => {
             ModelItem::Reference { id: id_digest, key: id.as_deref().map(|id| id_key(key, id)) }

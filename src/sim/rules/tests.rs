@@ -338,3 +338,77 @@ fn http_continues_stored_responses_only() {
     let refused = world.account.answer(&credential, &body, 1).unwrap_err();
     assert_eq!(refused.code, Some("previous_response_not_found"));
 }
+
+/// More than a thousand tokens of it.
+fn long(seed: &str) -> Value {
+    user(&format!("{seed} {} [sim text=30 reasoning=1]", "word ".repeat(1000)))
+}
+
+#[test]
+fn a_context_past_its_threshold_is_compacted_whichever_way_it_came() {
+    let mut world = World::new();
+    let mut connection = world.connection("a");
+    let management = json!([{"type": "compaction", "compact_threshold": 1000}]);
+    let ask = |input: &Value, previous: &Value, lane: &str| {
+        json!({"input": input, "previous_response_id": previous, "stream_id": lane,
+            "context_management": management})
+    };
+    let turn = world.ask(&mut connection, &ask(&json!([long("a")]), &Value::Null, "chain")).unwrap();
+    let mut names = Vec::new();
+    let first = loop {
+        let emission = world.step(&mut connection, turn);
+        names.push(emission.frame["type"].as_str().unwrap().to_owned());
+        if emission.ending.is_some() {
+            break emission.frame;
+        }
+    };
+    let of_item =
+        ["response.output_item.added", "response.compaction.compacting", "response.output_item.done"];
+    assert_eq!(names[2..5], of_item);
+    let output = first["response"]["output"].as_array().unwrap();
+    let kinds: Vec<_> = output.iter().map(|item| item["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["compaction", "reasoning", "message"]);
+
+    let next = user("b [sim text=9]");
+    let chained = world.run(&mut connection, &ask(&json!([next]), &first["response"]["id"], "chain"));
+    let kept: Vec<Value> = [&[long("a")], &output[..], std::slice::from_ref(&next)].concat();
+    for history in [&kept[..], &kept[1..]] {
+        let full = world.run(&mut connection, &ask(&json!(history), &Value::Null, "full"));
+        assert_eq!(full["response"]["sim"], chained["response"]["sim"]);
+        assert_eq!(full["response"]["usage"], chained["response"]["usage"]);
+        assert_eq!(full["response"]["output"][0]["type"], "message", "small again");
+    }
+    let lost = world.run(&mut connection, &ask(&json!(&kept[2..]), &Value::Null, "full"));
+    assert_ne!(lost["response"]["sim"]["visible"], chained["response"]["sim"]["visible"]);
+    let twice = ask(&json!([output[0], next]), &chained["response"]["id"], "chain");
+    assert_eq!(code(&world.run(&mut connection, &twice)), "duplicate_item");
+    assert_eq!(world.account.drain_violations().len(), 1);
+}
+
+#[test]
+fn a_trigger_asks_for_a_compaction_and_nothing_else() {
+    let mut world = World::new();
+    let mut connection = world.connection("a");
+    let input = json!([user("a"), {"type": "compaction_trigger"}]);
+    let response = world.run(&mut connection, &json!({"input": input}));
+    let output = response["response"]["output"].as_array().unwrap();
+    assert_eq!(output.len(), 1, "{response}");
+    assert_eq!(output[0]["type"], "compaction");
+    let not_last = json!([{"type": "compaction_trigger"}, user("a")]);
+    assert_eq!(code(&world.run(&mut connection, &json!({"input": not_last}))), "invalid_value");
+    let low = json!([{"type": "compaction", "compact_threshold": 999}]);
+    let refused = world.run(&mut connection, &json!({"input": "a", "context_management": low}));
+    assert_eq!((code(&refused), &refused["status"]), ("invalid_value", &json!(400)));
+}
+
+#[test]
+fn a_connection_may_have_a_number_of_requests() {
+    let mut world = World::new();
+    world.limits.requests = Some(2);
+    let mut connection = world.connection("a");
+    for _ in 0..2 {
+        id(&world.run(&mut connection, &json!({"input": "x"})));
+    }
+    let refused = world.run(&mut connection, &json!({"input": "x"}));
+    assert_eq!((code(&refused), &refused["status"]), ("websocket_request_limit_reached", &json!(429)));
+}

@@ -18,7 +18,8 @@ impl Driver {
     pub(super) fn strike(&self, moment: Moment, index: usize) -> Option<Fault> {
         let live = &self.live[index];
         let (continued, lane) = (live.previous.is_some(), live.lane.as_deref());
-        self.provider.strike(&Occasion { moment, http: false, continued, lane })
+        let connection = self.caller.traffic.number();
+        self.provider.strike(&Occasion { moment, http: false, continued, lane, connection })
     }
 
     /// Carries a fault out, on a turn or on the connection.
@@ -49,6 +50,7 @@ impl Driver {
                 self.caller.traffic.reset_on_drop();
                 Flow::Break(())
             }
+            Fault::HangUp => Flow::Break(()),
             Fault::Silence => {
                 if let Some(live) = self.live.iter_mut().find(|live| Some(live.turn) == turn) {
                     live.due = Instant::now() + FOREVER;
@@ -61,14 +63,20 @@ impl Driver {
             }
             Fault::Garbage(text) => self.send(Frame::text(text)).await,
             Fault::Binary(bytes) => self.send(Frame::binary(bytes)).await,
+            Fault::Frame(mut frame) => {
+                self.name_lane(&mut frame, turn);
+                self.tell(frame, script).await
+            }
+            Fault::Trickle(trickle) => {
+                self.caller.traffic.trickle(trickle);
+                Flow::Continue(())
+            }
             Fault::SpontaneousEvent => {
                 let response =
                     stream::opening(&json!({ "model": "gpt-sim" }), SPONTANEOUS, &Digests::default(), unix());
                 let mut frame =
                     json!({ "type": "response.created", "sequence_number": 0, "response": response });
-                if let Some(name) = &self.last_lane {
-                    frame["stream_id"] = name.as_str().into();
-                }
+                self.name_lane(&mut frame, None);
                 self.tell(frame, script).await
             }
             Fault::PingFlood(count) => {
@@ -108,9 +116,10 @@ impl Driver {
         self.tell(emission.frame, script).await
     }
 
+    /// The name of the turn's lane; once the turn is over, or without one, of the lane last used.
     fn name_lane(&self, frame: &mut Value, turn: Option<TurnId>) {
-        let lane =
-            self.live.iter().find(|live| Some(live.turn) == turn).and_then(|live| live.lane.as_deref());
+        let live = self.live.iter().find(|live| Some(live.turn) == turn);
+        let lane = live.map_or(self.last_lane.as_deref(), |live| live.lane.as_deref());
         if let Some(name) = lane {
             frame["stream_id"] = name.into();
         }

@@ -13,6 +13,8 @@ use crate::proto::session::Limits;
 use crate::proto::transcript::echo::Listener;
 use crate::proto::wire::event::Event;
 
+mod clock;
+
 struct Heart {
     core: Core,
     now: Instant,
@@ -242,7 +244,7 @@ fn an_aged_socket_is_left_and_a_lost_one_forgotten() {
     let mut heart = Heart::lanes(32);
     let first = heart.turn(&talk, "r0");
     heart.core.lost(first.connection, &Fault::SocketLost(None));
-    heart.core.closed(first.connection);
+    heart.core.closed(heart.now, first.connection);
     assert_eq!(reason(&heart.begin(&talk.then("r0", "x"))), Some(Reason::SocketLost));
 }
 
@@ -269,7 +271,7 @@ fn a_client_that_chains_by_itself_takes_the_lane_or_goes_over_http_and_leaves_no
     assert!(matches!(&ticket.plan, Plan::Full { previous: Some(previous), .. } if &**previous == "r0"));
     assert!(matches!(begin(&mut heart), Placement::Http(Reason::ClientAnchor, None)), "the lane has gone on");
     heart.core.lost(first.connection, &Fault::SocketLost(None));
-    heart.core.closed(first.connection);
+    heart.core.closed(heart.now, first.connection);
     assert!(matches!(begin(&mut heart), Placement::Http(Reason::ClientAnchor, None)));
     assert_eq!(heart.core.sockets(), 0, "no socket that nobody opens");
 }
@@ -306,7 +308,28 @@ fn a_probe_needs_room_and_is_due_once() {
     let Placement::Http(Reason::NoSocket, Some(probe)) = heart.place(&talk) else { panic!("a probe") };
     assert!(matches!(heart.place(&talk), Placement::Http(Reason::NoSocket, None)), "only one");
     heart.core.refused(heart.now, probe, Refusal::Failure);
-    heart.core.closed(probe);
-    heart.core.closed(refused.connection);
+    heart.core.closed(heart.now, probe);
+    heart.core.closed(heart.now, refused.connection);
     assert_eq!(heart.core.sockets(), 0);
+}
+
+#[test]
+fn a_probe_that_ends_without_a_word_has_failed() {
+    let mut heart = Heart::lanes(32);
+    let talk = Talk::new("a", true);
+    let died = heart.begin(&talk);
+    heart.core.closed(heart.now, died.connection);
+    heart.core.abandon(heart.now, died.turn);
+    for wait in [1, 2, 4] {
+        assert!(matches!(heart.place(&talk), Placement::Http(Reason::NoSocket, None)), "too early");
+        heart.now += Duration::from_secs(wait);
+        let Placement::Http(Reason::NoSocket, Some(probe)) = heart.place(&talk) else { panic!("a probe") };
+        heart.core.closed(heart.now, probe);
+    }
+    heart.now += Duration::from_secs(8);
+    let Placement::Http(Reason::NoSocket, Some(probe)) = heart.place(&talk) else { panic!("a probe") };
+    heart.core.opened(heart.now, probe);
+    assert_eq!(heart.begin(&talk).connection, probe);
+    heart.core.closed(heart.now, probe);
+    assert!(heart.begin(&talk).open, "one that had opened says nothing about the next");
 }

@@ -256,6 +256,62 @@ fn a_socket_nobody_listens_to_closes_and_a_shared_one_retires_after_the_grace() 
 }
 
 #[test]
+fn each_abandoned_turn_has_a_grace_of_its_own() {
+    const C: TurnId = TurnId(3);
+    let mut socket = Socket::new(32);
+    let (a, b, c) = (socket.send(A), socket.send(B), socket.send(C));
+    let start = socket.now;
+    socket.connection.handle_abandoned(socket.now, A);
+    socket.wait(Duration::from_secs(3));
+    socket.connection.handle_abandoned(socket.now, B);
+    assert_eq!(socket.connection.poll_timeout(&socket.limits), Some(start + Duration::from_secs(5)), "A's");
+    assert_eq!(socket.hear(a, COMPLETED), Verdict::Drop, "it ended within its grace");
+    assert_eq!(socket.connection.poll_timeout(&socket.limits), Some(start + Duration::from_secs(8)), "B's");
+    socket.wait(Duration::from_secs(4));
+    assert!(socket.connection.accepts(socket.now), "B left three seconds after A");
+    socket.wait(Duration::from_secs(1));
+    assert!(!socket.connection.accepts(socket.now) && !socket.connection.is_closed());
+    assert!(
+        socket.connection.poll_timeout(&socket.limits).is_some_and(|at| at > socket.now),
+        "it is over once"
+    );
+    assert_eq!(socket.hear(b, CREATED), Verdict::Drop);
+    assert_eq!(socket.hear(c, COMPLETED), Verdict::Deliver(C));
+    socket.connection.handle_settled(socket.now, C, None);
+    assert_eq!(socket.actions(), [Action::Close], "with the last one listened to");
+}
+
+#[test]
+fn a_turn_whose_ending_is_not_yet_read_listens_still() {
+    let mut socket = Socket::new(32);
+    let (a, b) = (socket.send(A), socket.send(B));
+    socket.hear(a, COMPLETED);
+    socket.connection.handle_abandoned(socket.now, B);
+    assert_eq!(socket.actions(), []);
+    assert_eq!(socket.connection.handle_settled(socket.now, A, Some(HeadId(1))), Some(a));
+    assert_eq!(socket.connection.lane(a).and_then(Lane::head), Some(HeadId(1)), "A goes on from here");
+    assert_eq!(socket.hear(b, CREATED), Verdict::Drop);
+    socket.wait(socket.limits.abandon_grace);
+    assert_eq!(socket.actions(), [Action::Close], "but B is read for no longer than its grace");
+
+    let mut unread = Socket::new(32);
+    let a = unread.send(A);
+    unread.send(B);
+    unread.hear(a, COMPLETED);
+    unread.connection.handle_abandoned(unread.now, B);
+    assert_eq!(unread.actions(), []);
+    assert_eq!(unread.connection.handle_abandoned(unread.now, A), None);
+    assert_eq!(unread.actions(), [Action::Close], "A never read it, and nobody listens to B");
+
+    let mut done = Socket::new(32);
+    let a = done.send(A);
+    done.hear(a, COMPLETED);
+    assert_eq!(done.connection.handle_abandoned(done.now, A), None);
+    assert_eq!(done.actions(), [], "nothing is generated: the socket serves on");
+    assert!(done.connection.lane(a).is_some_and(Lane::is_empty), "and remembers nothing of A");
+}
+
+#[test]
 fn silence_ends_a_turn_and_retires_its_socket() {
     for (events, limit) in [(&[][..], Limits::default().first_event), (&[CREATED], Limits::default().silence)]
     {
