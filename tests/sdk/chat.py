@@ -11,6 +11,7 @@ It starts no server and knows nothing of WebSockets: see `run.sh`. `chat.mjs` is
 usage: chat.py --expect delta|native DIRECT_BASE_URL PROXY_BASE_URL
 """
 import json
+import re
 import signal
 import sys
 import urllib.request
@@ -36,14 +37,33 @@ PATIENCE = 120
 
 
 class Base:
-    """A base URL whose last response's headers are kept."""
+    """A base URL whose last response is kept: its headers, and its body as far as it was read."""
 
     def __init__(self, url):
-        self.url, self.headers = url, None
+        self.url, self.headers, self.body = url, None, b""
         self.http = openai.DefaultHttpxClient(event_hooks={"response": [self.remember]})
 
     def remember(self, response):
-        self.headers = response.headers
+        self.headers, self.body = response.headers, b""
+        base, inner = self, response.stream
+
+        class Tee(type(inner)):
+            def __init__(self):
+                pass
+
+            def __iter__(self):
+                for part in inner:
+                    base.body += part
+                    yield part
+
+            def close(self):
+                inner.close()
+
+        response.stream = Tee()
+
+    def answer_id(self):
+        """The id that the last reply gives itself, for a framework that keeps it to itself."""
+        return re.search(rb'"id":"(chatcmpl-[^"]+)"', self.body)[1].decode()
 
 
 class Sdk:
@@ -60,43 +80,44 @@ class Sdk:
     def ask(self):
         """One turn: (id, text, calls as (id, name, arguments))."""
         body = {"model": MODEL, "messages": self.messages, "tools": [TOOL]}
-        create = self.client.chat.completions
-        if self.form == "json":
-            reply = create.create(**body)
-        elif self.form == "helper":
-            with create.stream(**body) as stream:
-                reply = stream.get_final_completion()
+        completions = self.client.chat.completions
+        if self.form == "stream":
+            stream = completions.create(**body, stream=True, stream_options={"include_usage": True})
+            answer_id, self.said = added_up(stream)
         else:
-            reply, self.said = self.by_hand(create.create(**body, stream=True, stream_options={"include_usage": True}))
-        message = reply.choices[0].message if self.form != "stream" else None
-        if message is not None:
-            self.said = message
-            calls = [(c.id, c.function.name, c.function.arguments) for c in message.tool_calls or []]
-            return reply.id, message.content, calls
-        calls = [(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in self.said.get("tool_calls", [])]
-        return reply, self.said["content"], calls
-
-    @staticmethod
-    def by_hand(chunks):
-        """(id, message): the message that the chunks of a stream add up to."""
-        name, text, calls, reason, usage = None, "", [], None, None
-        for chunk in chunks:
-            name, usage = chunk.id, chunk.usage or usage
-            for choice in chunk.choices:
-                reason = choice.finish_reason or reason
-                text += choice.delta.content or ""
-                for piece in choice.delta.tool_calls or []:
-                    if piece.index == len(calls):
-                        calls.append({"id": piece.id, "type": "function", "function": {"name": piece.function.name, "arguments": ""}})
-                    calls[piece.index]["function"]["arguments"] += piece.function.arguments or ""
-        assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
-        assert reason == ("tool_calls" if calls else "stop"), reason
-        message = {"role": "assistant", "content": text or None}
-        return name, {**message, "tool_calls": calls} if calls else message
+            if self.form == "helper":
+                with completions.stream(**body) as stream:
+                    reply = stream.get_final_completion()
+            else:
+                reply = completions.create(**body)
+            answer_id, self.said = reply.id, reply.choices[0].message
+        # The message goes back as it is; this is only what is compared.
+        message = self.said if isinstance(self.said, dict) else self.said.model_dump()
+        functions = [(c["id"], c["function"]) for c in message.get("tool_calls") or []]
+        return answer_id, message["content"], [(i, f["name"], f["arguments"]) for i, f in functions]
 
     def answer(self, results):
         self.messages = [*self.messages, self.said]
         self.messages += [{"role": "tool", "tool_call_id": i, "content": found} for i, found in results]
+
+
+def added_up(chunks):
+    """(id, message): the message that the chunks of a stream add up to."""
+    answer_id, text, calls, reason, usage = None, "", [], None, None
+    for chunk in chunks:
+        answer_id, usage = chunk.id, chunk.usage or usage
+        for choice in chunk.choices:
+            reason = choice.finish_reason or reason
+            text += choice.delta.content or ""
+            for piece in choice.delta.tool_calls or []:
+                if piece.index == len(calls):
+                    function = {"name": piece.function.name, "arguments": ""}
+                    calls.append({"id": piece.id, "type": "function", "function": function})
+                calls[piece.index]["function"]["arguments"] += piece.function.arguments or ""
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert reason == ("tool_calls" if calls else "stop"), reason
+    message = {"role": "assistant", "content": text or None}
+    return answer_id, {**message, "tool_calls": calls} if calls else message
 
 
 class LangChain:
@@ -105,7 +126,7 @@ class LangChain:
     name = "langchain"
 
     def __init__(self, base, form):
-        self.form, self.messages = form, [HumanMessage(f"{QUESTION}{form} LangChain.")]
+        self.base, self.form, self.messages = base, form, [HumanMessage(f"{QUESTION}{form} LangChain.")]
         self.model = ChatOpenAI(
             model=MODEL, api_key="sk-test", base_url=base.url, max_retries=0, timeout=20, http_client=base.http,
             use_responses_api=False,
@@ -119,9 +140,8 @@ class LangChain:
             for chunk in self.model.stream(self.messages):
                 self.said = self.said + chunk
         calls = [(c["id"], c["name"], json.dumps(c["args"], sort_keys=True)) for c in self.said.tool_calls]
-        assert len(calls) == len(self.said.tool_calls) and not self.said.invalid_tool_calls
-        ids = [self.said.id, self.said.response_metadata.get("id")]
-        return next(i for i in ids if i and i.startswith("chatcmpl-")), self.said.content or None, calls
+        assert not self.said.invalid_tool_calls
+        return self.base.answer_id(), self.said.content or None, calls
 
     def answer(self, results):
         self.messages = [*self.messages, self.said, *(ToolMessage(found, tool_call_id=i) for i, found in results)]

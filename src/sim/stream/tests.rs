@@ -135,7 +135,10 @@ fn styles() {
         ..Style::default()
     });
     let names = names(&frames);
-    assert!(!names.iter().any(|name| name.ends_with("item.added") || name.ends_with("part.added")), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name.ends_with("item.added") || name.ends_with("part.added")),
+        "{names:?}"
+    );
     assert_eq!(names[2], "response.future_thing.delta");
     let arguments = frames.iter().filter(|frame| frame["type"] == "response.function_call_arguments.delta");
     assert_eq!(arguments.count(), 1);
