@@ -24,13 +24,15 @@ use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::proto::transcript::request::Request;
 use tailwire::proto::wire::event::{Event, EventKind};
 
+/// Id of a completed answer, what was heard on the way, and its output.
+type Heard = (String, Listener, String);
+
 /// How the turns of an API are read.
 struct Dialect {
     is: fn(&Turn) -> bool,
     /// The Responses request that a turn is; none if it has to travel as it is.
     body: fn(&Turn) -> Option<Bytes>,
-    /// Id and output of a completed answer, and what was heard on the way.
-    hear: fn(&Key, &Reply) -> Option<(String, Listener, String)>,
+    hear: fn(&Key, &Reply) -> Option<Heard>,
 }
 
 const RESPONSES: Dialect =
@@ -73,7 +75,7 @@ impl Row {
 }
 
 /// The terminal event's response and everything heard on the way, as a driver would gather it.
-fn hear(key: &Key, reply: &Reply) -> Option<(String, Listener, String)> {
+fn hear(key: &Key, reply: &Reply) -> Option<Heard> {
     let mut listener = Listener::default();
     let output_of = |response: &serde_json::Value| response["output"].to_string();
     match reply {

@@ -15,7 +15,7 @@ use tailwire::proto::transcript::plan::Reason;
 
 use super::load::{self, Event, Reply, Result, Turn};
 use super::table::{Expected, row};
-use super::{Dialect, Row, Seen, judge, replay};
+use super::{Dialect, Heard, Row, Seen, judge, replay};
 
 const CHAT: Dialect = Dialect { is: Turn::is_chat, body, hear };
 
@@ -27,7 +27,7 @@ fn body(turn: &Turn) -> Option<Bytes> {
     translated(turn).ok().map(|translated| Bytes::from(translated.body))
 }
 
-fn hear(_: &Key, reply: &Reply) -> Option<(String, Listener, String)> {
+fn hear(_: &Key, reply: &Reply) -> Option<Heard> {
     let (id, message, reason) = match reply {
         Reply::Json(body) => whole(body)?,
         Reply::Sse(events) => added_up(events)?,

@@ -233,7 +233,8 @@ def main():
 
     def lookup(answer_id):
         """What the simulated provider knows of an answer."""
-        request = urllib.request.Request(f"{direct.url}/sim/answers/{answer_id}", headers={"authorization": "Bearer judge"})
+        where, key = f"{direct.url}/sim/answers/{answer_id}", {"authorization": "Bearer judge"}
+        request = urllib.request.Request(where, headers=key)
         with urllib.request.urlopen(request, timeout=20) as reply:
             return json.load(reply)
 
