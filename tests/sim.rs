@@ -5,6 +5,8 @@
 
 #[path = "sim/chat.rs"]
 mod chat;
+#[path = "sim/fidelity.rs"]
+mod fidelity;
 #[path = "sim/mishaps.rs"]
 mod mishaps;
 #[path = "sim/peer.rs"]
