@@ -10,16 +10,67 @@ use tailwire::sim::Running;
 
 use crate::peer::{http, start};
 
-/// One request for every row of the translation: what is added to a user's message that asks for `0`, and the messages
-/// if they are others.
-fn table() -> Vec<(&'static str, Value)> {
-    let user = |content: Value| json!([{"role": "user", "content": content}]);
-    let schema = json!({"type": "object", "properties": {"a": {"type": "number"}}});
+type Row = (&'static str, Value);
+
+/// One request for every row of the translation.
+fn table() -> Vec<Row> {
+    [answers(), messages(), formats(), settings()].concat()
+}
+
+fn user(content: &str) -> Value {
+    json!([{"role": "user", "content": content}])
+}
+
+fn schema() -> Value {
+    json!({"type": "object", "properties": {"a": {"type": "number"}}})
+}
+
+fn tools() -> Value {
+    let schema = schema();
     let function = json!({"type": "function", "function": {"name": "f", "description": "d \u{e9}", "parameters": schema}});
     let strict = json!({"type": "function", "function": {"name": "g", "parameters": schema, "strict": true}});
     let bare = json!({"type": "function", "function": {"name": "h"}});
     let custom = json!({"type": "custom", "custom": {"name": "c", "format": {"type": "grammar", "grammar": {"syntax": "lark", "definition": "s: \"x\""}}}});
-    let tools = json!([function, strict, bare, custom]);
+    json!([function, strict, bare, custom])
+}
+
+/// What a model can say.
+fn answers() -> Vec<Row> {
+    let tools = tools();
+    vec![
+        ("a text", json!({"messages": user("[sim text=60]")})),
+        ("an empty text", json!({"messages": user("[sim text=0]")})),
+        ("reasoning", json!({"messages": user("[sim text=20 reasoning=2]")})),
+        ("a refusal", json!({"messages": user("[sim refuse=1]")})),
+        ("a citation", json!({"messages": user("[sim cite=1 text=20]")})),
+        ("citations", json!({"messages": user("[sim cite=3 text=20]")})),
+        ("a call", json!({"messages": user("[sim calls=1]"), "tools": tools})),
+        (
+            "calls after words",
+            json!({"messages": user("[sim calls=1 parallel=3 commentary=1]"), "tools": tools}),
+        ),
+        (
+            "a freeform call",
+            json!({"messages": user("[sim calls=1 custom=1]"), "tools": tools, "parallel_tool_calls": false}),
+        ),
+        (
+            "no tools wanted",
+            json!({"messages": user("[sim calls=1]"), "tools": tools, "tool_choice": "none"}),
+        ),
+        (
+            "a tool wanted",
+            json!({"messages": user("[sim calls=1]"), "tools": tools, "tool_choice": {"type": "function", "function": {"name": "f"}}}),
+        ),
+        (
+            "tools allowed",
+            json!({"messages": user("[sim calls=1]"), "tools": tools, "tool_choice": {"type": "allowed_tools",
+            "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "c"}}]}}}),
+        ),
+    ]
+}
+
+/// What it can be told.
+fn messages() -> Vec<Row> {
     let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{\"b\": 1.0, \"a\":\"\\u00e9\"}"}});
     let free = json!({"id": "call_c", "type": "custom", "custom": {"name": "c", "input": "x\n"}});
     let result = |id: &str, content: Value| json!({"role": "tool", "tool_call_id": id, "content": content});
@@ -39,89 +90,71 @@ fn table() -> Vec<(&'static str, Value)> {
         {"role": "assistant", "content": null, "refusal": "never"},
         {"role": "user", "content": "[sim text=20]"},
     ]);
+    let tools = tools();
     vec![
-        ("a text", json!({"messages": user(json!("[sim text=60]"))})),
-        ("an empty text", json!({"messages": user(json!("[sim text=0]"))})),
-        ("reasoning", json!({"messages": user(json!("[sim text=20 reasoning=2]"))})),
         (
             "parts",
-            json!({"messages": user(json!([{"type": "text", "text": "[sim text=20]"},
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "[sim text=20]"},
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
             {"type": "image_url", "image_url": {"url": "https://x/y", "detail": "low"}},
-            {"type": "file", "file": {"file_id": "f"}}, {"type": "file", "file": {"filename": "n", "file_data": "d"}}]))}),
+            {"type": "file", "file": {"file_id": "f"}}, {"type": "file", "file": {"filename": "n", "file_data": "d"}}]}]}),
         ),
         ("calls and results", json!({"messages": history, "tools": tools})),
         ("words and refusals", json!({"messages": spoken})),
-        ("a call", json!({"messages": user(json!("[sim calls=1]")), "tools": tools})),
-        (
-            "calls after words",
-            json!({"messages": user(json!("[sim calls=1 parallel=3 commentary=1]")), "tools": tools}),
-        ),
-        (
-            "a freeform call",
-            json!({"messages": user(json!("[sim calls=1 custom=1]")), "tools": tools, "parallel_tool_calls": false}),
-        ),
-        (
-            "no tools wanted",
-            json!({"messages": user(json!("[sim calls=1]")), "tools": tools, "tool_choice": "none"}),
-        ),
-        (
-            "a tool wanted",
-            json!({"messages": user(json!("[sim calls=1]")), "tools": tools, "tool_choice": {"type": "function", "function": {"name": "f"}}}),
-        ),
-        (
-            "tools allowed",
-            json!({"messages": user(json!("[sim calls=1]")), "tools": tools, "tool_choice": {"type": "allowed_tools",
-            "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "c"}}]}}}),
-        ),
-        ("a refusal", json!({"messages": user(json!("[sim refuse=1]"))})),
-        ("a citation", json!({"messages": user(json!("[sim cite=1 text=20]"))})),
-        ("citations", json!({"messages": user(json!("[sim cite=3 text=20]"))})),
+    ]
+}
+
+/// How its words are to be, and how many.
+fn formats() -> Vec<Row> {
+    let (schema, tools) = (schema(), tools());
+    vec![
         (
             "a JSON object",
-            json!({"messages": user(json!("JSON [sim text=20]")), "response_format": {"type": "json_object"}}),
+            json!({"messages": user("JSON [sim text=20]"), "response_format": {"type": "json_object"}}),
         ),
-        (
-            "a plain format",
-            json!({"messages": user(json!("[sim text=20]")), "response_format": {"type": "text"}}),
-        ),
+        ("a plain format", json!({"messages": user("[sim text=20]"), "response_format": {"type": "text"}})),
         (
             "a schema",
-            json!({"messages": user(json!("[sim text=20]")), "verbosity": "low",
+            json!({"messages": user("[sim text=20]"), "verbosity": "low",
             "response_format": {"type": "json_schema", "json_schema": {"name": "s", "description": "d", "schema": schema}}}),
         ),
         (
             "a strict schema",
-            json!({"messages": user(json!("[sim text=20]")),
+            json!({"messages": user("[sim text=20]"),
             "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema, "strict": true}}}),
         ),
-        ("effort", json!({"messages": user(json!("[sim text=20]")), "reasoning_effort": "low"})),
-        ("an old limit", json!({"messages": user(json!("[sim text=400]")), "max_tokens": 16})),
+        ("an old limit", json!({"messages": user("[sim text=400]"), "max_tokens": 16})),
         (
             "a limit in a call",
-            json!({"messages": user(json!("[sim calls=1 args=400]")), "tools": tools, "max_completion_tokens": 30}),
+            json!({"messages": user("[sim calls=1 args=400]"), "tools": tools, "max_completion_tokens": 30}),
         ),
         (
             "a limit in reasoning",
-            json!({"messages": user(json!("[sim reasoning=3 text=40]")), "max_completion_tokens": 16}),
+            json!({"messages": user("[sim reasoning=3 text=40]"), "max_completion_tokens": 16}),
         ),
         (
+            "logprobs",
+            json!({"model": "gpt-4.1", "messages": user("[sim text=30 cite=2]"), "logprobs": true, "top_logprobs": 2}),
+        ),
+    ]
+}
+
+fn settings() -> Vec<Row> {
+    vec![
+        ("effort", json!({"messages": user("[sim text=20]"), "reasoning_effort": "low"})),
+        (
             "sampling",
-            json!({"messages": user(json!("[sim text=20]")), "temperature": 0.5, "top_p": 1, "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0,
+            json!({"messages": user("[sim text=20]"), "temperature": 0.5, "top_p": 1, "n": 1, "presence_penalty": 0, "frequency_penalty": 0.0,
             "stop": [], "logit_bias": {}, "modalities": ["text"], "seed": null, "store": false}),
         ),
         (
             "who and where",
-            json!({"messages": user(json!("[sim text=20]")), "user": "u", "safety_identifier": "s", "metadata": {"a": "b"},
+            json!({"messages": user("[sim text=20]"), "user": "u", "safety_identifier": "s", "metadata": {"a": "b"},
             "prompt_cache_key": "k", "service_tier": "auto"}),
         ),
         (
-            "logprobs",
-            json!({"model": "gpt-4.1", "messages": user(json!("[sim text=30 cite=2]")), "logprobs": true, "top_logprobs": 2}),
-        ),
-        (
             "nulls",
-            json!({"messages": user(json!("[sim text=20]")), "tools": null, "tool_choice": null, "stop": null, "n": null, "max_tokens": null,
+            json!({"messages": user("[sim text=20]"), "tools": null, "tool_choice": null, "stop": null, "n": null, "max_tokens": null,
             "response_format": null, "stream_options": null, "logprobs": null}),
         ),
     ]
