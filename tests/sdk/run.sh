@@ -62,3 +62,7 @@ proxy=$url
 
 .venv/bin/python agent.py "$direct" "$proxy"
 node agent.mjs "$direct" "$proxy"
+# `delta` once the proxy translates Chat; until then it passes every turn on.
+chat_plan=native
+.venv/bin/python chat.py --expect "$chat_plan" "$direct" "$proxy"
+node chat.mjs --expect "$chat_plan" "$direct" "$proxy"
