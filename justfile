@@ -41,3 +41,16 @@ mutants *NAMES:
 # Costs of the hot paths.
 bench *ARGS:
     cargo bench --locked {{ARGS}}
+
+# Every known failure of other projects, with the tests that show it or the reason why it cannot happen here.
+failures:
+    python3 tests/failures/list.py
+
+# What the shipped build weighs under load, before, at its peak and after. Give names to run only some; takes minutes.
+memory *ARGS:
+    cargo build --locked --profile dist --features dist
+    TAILWIRE_BINARY=target/dist/tailwire cargo bench --locked --bench memory -- {{ARGS}}
+
+# Agents, provider and proxy while everything goes wrong: 5 minutes, or `--minutes 60`, `--turns N`, `--seed S`, `--binary`.
+soak *ARGS:
+    cargo test --locked --release --test soak -- --soak {{ARGS}}

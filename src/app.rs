@@ -2,6 +2,8 @@
 //!
 //! The only place that knows every room. Decides nothing about requests.
 
+mod files;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,13 +12,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::files::Files;
 use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
+use crate::downstream::tls::{Pem, Tls as ServerTls, TlsError};
 use crate::proto::core::Core;
 use crate::proto::digest::Key;
 use crate::proto::session::Limits;
 use crate::proto::session::profile::Profile;
+use crate::proxy::admission::Admission;
 use crate::proxy::{Parts, Proxy, reply};
 use crate::sim;
 use crate::sim::script::{Link, Script};
@@ -37,13 +42,16 @@ pub struct Running {
     proxy: Arc<Proxy>,
     stage: watch::Sender<Stage>,
     serving: JoinHandle<u32>,
+    files: Arc<Files>,
+    _watching: Watching,
+    scheme: &'static str,
 }
 
 impl Running {
     /// Binds `settings.listen` and serves.
     ///
     /// # Errors
-    /// The address cannot be bound, or a file of certificates cannot be read.
+    /// The address cannot be bound, or a file of certificates or keys cannot be used.
     pub async fn start(settings: Settings) -> io::Result<Self> {
         Self::start_within(settings, |_| {}).await
     }
@@ -53,22 +61,32 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
+        let tls = server_tls(&settings).map_err(io::Error::other)?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
         let limits = listen_limits(&settings);
-        let proxy = Arc::new(build(settings, adjust)?);
+        let proxy = Arc::new(build(settings.clone(), adjust)?);
+        let files = Arc::new(Files::new(settings, tls.clone(), proxy.clone()));
+        let watching = Watching(tokio::spawn(files.clone().watch()));
         let (stage, stages) = watch::channel(Stage::Running);
         let handler = {
             let proxy = proxy.clone();
             move |request| reply::guarded(proxy.clone().handle(request))
         };
-        let serving = tokio::spawn(listen::serve(listener, handler, limits, stages));
-        Ok(Self { addr, proxy, stage, serving })
+        let serving = tokio::spawn(listen::serve_over(tls, listener, handler, limits, stages));
+        Ok(Self { addr, proxy, stage, serving, files, _watching: watching, scheme })
     }
 
     /// What a client sets as its base URL.
     pub fn base_url(&self) -> String {
-        format!("http://{}/v1", self.addr)
+        format!("{}://{}/v1", self.scheme, self.addr)
+    }
+
+    /// Reads the files of keys and certificates again, changed or not. What cannot be used is reported in the log, and the
+    /// old goes on.
+    pub fn reload(&self) {
+        self.files.reload();
     }
 
     /// Everything that is counted.
@@ -84,6 +102,11 @@ impl Running {
     /// Turns whose clients are being served, and turns that have a place on a socket.
     pub fn turns(&self) -> (usize, usize) {
         (self.proxy.turns(), self.proxy.pool().turns())
+    }
+
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.proxy.bodies()
     }
 
     /// Bytes that wait for clients, of all turns.
@@ -105,13 +128,34 @@ impl Running {
     }
 }
 
-/// The command: serves until told to stop, then drains. A second signal ends it at once.
+/// The task that looks for changed files; ends with its proxy.
+#[derive(Debug)]
+struct Watching(JoinHandle<()>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whether the files that the settings name can be used, so that the door can tell bad configuration from an address in
+/// use. (Keys were read with the settings.)
+///
+/// # Errors
+/// The first file that cannot.
+pub fn check_files(settings: &Settings) -> Result<(), TlsError> {
+    server_tls(settings).map(drop)
+}
+
+/// The command: serves until told to stop, then drains. A second signal ends it at once. SIGHUP has the files of keys and
+/// certificates read again, if there are any; without, it ends the program as it would any other.
 ///
 /// # Errors
 /// As [`Running::start`].
 pub async fn serve(settings: Settings) -> io::Result<()> {
     let upstream = settings.upstream.to_string();
     let running = Running::start(settings).await?;
+    let hangups = running.files.clone().reload_on_hangup()?;
     println!("tailwire listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
     let stage = running.stage.clone();
     let signals = tokio::spawn(async move {
@@ -123,6 +167,7 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
     });
     let cut = running.finish().await;
     signals.abort();
+    hangups.abort();
     tracing::info!(cut, "stopped");
     Ok(())
 }
@@ -175,11 +220,13 @@ fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Pro
         Compression::Takeover => Some(extension::Compression::Takeover),
         Compression::Pooled => Some(extension::Compression::Pooled),
     };
-    let bounds = Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers };
+    let bounds =
+        Bounds { lag: limits.lag, turn: limits.turn_buffer, all: limits.all_buffers, turns: limits.turns };
     let metrics = Arc::new(Metrics::default());
     let target = upstream.target("/v1/responses");
     let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
-    Ok(Proxy::new(settings, key, Parts { profile, upstream, pool, client, dialer, metrics }))
+    let admission = Admission::new(key.clone(), &profile, &settings.keys().map_err(io::Error::other)?);
+    Ok(Proxy::new(settings, key, Parts { admission, profile, upstream, pool, client, dialer, metrics }))
 }
 
 fn session_limits(settings: &Settings) -> Limits {
@@ -201,6 +248,14 @@ fn session_limits(settings: &Settings) -> Limits {
     }
 }
 
+fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, TlsError> {
+    let (Some(certificate), Some(key)) = (&settings.tls_certificate, &settings.tls_key) else {
+        return Ok(None);
+    };
+    let pem = Pem { certificate: certificate.clone(), key: key.clone() };
+    ServerTls::new(pem, settings.timeouts.tls_handshake).map(Some)
+}
+
 fn listen_limits(settings: &Settings) -> listen::Limits {
     listen::Limits {
         connections: u32::try_from(settings.limits.connections).unwrap_or(u32::MAX),
@@ -209,7 +264,7 @@ fn listen_limits(settings: &Settings) -> listen::Limits {
         headers: settings.limits.headers,
         streams: u32::try_from(settings.limits.streams).unwrap_or(u32::MAX),
         half_close: settings.timeouts.half_close,
-        unread: settings.timeouts.unread,
+        stalled: settings.timeouts.stalled_client,
         grace: settings.timeouts.drain,
     }
 }

@@ -7,7 +7,7 @@ mod steps;
 
 use std::fmt;
 
-use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use self::steps::{Way, lanes, network, websocket};
 use crate::config::{Compression, Mode, ProfileName, Settings};
@@ -19,9 +19,12 @@ use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
 use crate::upstream::tls::Tls;
 
-/// Says on stdout what works; whether nothing failed. The key is the environment's `OPENAI_API_KEY`, if it is set.
+/// Says on stdout what works; whether nothing failed. The key is the configured one, else the environment's
+/// `OPENAI_API_KEY`, if it is set.
 pub async fn run(settings: Settings) -> bool {
-    let key = std::env::var("OPENAI_API_KEY").ok().filter(|key| !key.is_empty());
+    // A file that cannot be read was complained about before.
+    let configured = settings.keys().ok().and_then(|keys| keys.upstream).map(|key| key.expose().to_owned());
+    let key = configured.or_else(|| std::env::var("OPENAI_API_KEY").ok().filter(|key| !key.is_empty()));
     let mut failed = 0;
     examine(&settings, key.as_deref(), &mut |finding: Finding| {
         failed += usize::from(finding.mark == Mark::Fails);
@@ -118,14 +121,17 @@ fn prepare(settings: &Settings, key: Option<&str>) -> Result<(Way, Dialer, Clien
     };
     let profile = profile.unwrap_or_else(|| Profile::of_host(upstream.host()));
     let tls = Tls::new(&settings.extra_ca_files).map_err(|error| error.to_string())?;
+    let configured = settings.upstream_key.is_some() || settings.upstream_key_file.is_some();
+    let key_name = if configured { "upstream_key" } else { "OPENAI_API_KEY" };
     let mut headers = HeaderMap::new();
     let agent = concat!("tailwire/", env!("CARGO_PKG_VERSION"));
     headers.insert(USER_AGENT, HeaderValue::from_static(agent));
     if let Some(key) = key {
-        let unfit = |_| String::from("OPENAI_API_KEY has characters that no header can carry");
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.trim())).map_err(unfit)?;
-        bearer.set_sensitive(true);
-        headers.insert(AUTHORIZATION, bearer);
+        let unfit = |_| format!("{key_name} has characters that no header can carry");
+        let (header, scheme) = profile.key;
+        let mut credential = HeaderValue::from_str(&format!("{scheme}{}", key.trim())).map_err(unfit)?;
+        credential.set_sensitive(true);
+        headers.insert(header, credential);
     }
     if let Some((name, value)) = profile.header {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -134,7 +140,11 @@ fn prepare(settings: &Settings, key: Option<&str>) -> Result<(Way, Dialer, Clien
     let dialer = Dialer::new(tls.clone()).with_timeout(patience);
     let client = Client::new(&tls).with_connect_timeout(patience);
     let target = upstream.target("/v1/responses");
-    Ok((Way { upstream, target, profile, headers, patience, has_key: key.is_some() }, dialer, client))
+    Ok((
+        Way { upstream, target, profile, headers, patience, has_key: key.is_some(), key_name },
+        dialer,
+        client,
+    ))
 }
 
 fn offer(compression: Compression) -> extension::Compression {

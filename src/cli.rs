@@ -89,16 +89,14 @@ pub async fn run(command: Command) -> ExitCode {
 
 /// The settings, with logging started as they say; or 78 after the complaint.
 fn settings(arguments: &ServeArgs) -> Result<Settings, ExitCode> {
-    match arguments.settings(std::env::vars_os()) {
-        Ok(settings) => {
-            telemetry::init(&settings.log.level, settings.log.format == LogFormat::Json);
-            Ok(settings)
-        }
-        Err(error) => {
-            complain(&error);
-            Err(ExitCode::from(CONFIG))
-        }
-    }
+    let unusable = |error: &dyn std::error::Error| {
+        complain(error);
+        ExitCode::from(CONFIG)
+    };
+    let settings = arguments.settings(std::env::vars_os()).map_err(|error| unusable(&error))?;
+    app::check_files(&settings).map_err(|error| unusable(&error))?;
+    telemetry::init(&settings.log.level, settings.log.format == LogFormat::Json);
+    Ok(settings)
 }
 
 /// Complains that something the program needs is not to be had, and exits with 69.

@@ -6,6 +6,7 @@
 
 mod choice;
 mod file;
+mod secret;
 mod settings;
 mod values;
 
@@ -18,6 +19,7 @@ use self::file::Written;
 pub use self::{
     choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::Place,
+    secret::{Keys, NamedKey, Secret, is_exposed},
     settings::{Limits, Log, Settings, Timeouts},
     values::{parse_duration, parse_rate, parse_size},
 };
@@ -64,7 +66,28 @@ pub fn load(
     for (key, text) in flags {
         written.set(key, file::Raw::Bare(text.clone()), Place::CommandLine);
     }
-    Settings::from_written(&written)
+    let settings = Settings::from_written(&written)?;
+    refuse_exposed_keys(&settings, &written)?;
+    Ok(settings)
+}
+
+/// A key in a settings file that others can read is refused, as ssh refuses such a private key: what is shared by mistake
+/// is noticed before it is used.
+fn refuse_exposed_keys(settings: &Settings, written: &Written) -> Result<(), ConfigError> {
+    let keys = [
+        ("client_keys", !settings.client_keys.is_empty()),
+        ("upstream_key", settings.upstream_key.is_some()),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+        let place = written.place(key);
+        if let Place::Line(path, _) = &place
+            && is_exposed(path)
+        {
+            let message = format!("{key}: others can read this file; `chmod 600` it, or set {key}_file");
+            return Err(ConfigError { place, message });
+        }
+    }
+    Ok(())
 }
 
 /// Checks the text of one flag by the rules of the setting `key`, so that a bad flag is bad usage (exit 64), and

@@ -8,4 +8,7 @@ pub mod headers;
 mod line;
 pub mod listen;
 pub mod message;
+pub mod room;
+pub mod stall;
+pub mod tls;
 pub mod upload;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
+use hyper::http::Extensions;
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::sync::Semaphore;
 
 use crate::config::{Mode, Settings};
 use crate::downstream::body::Body;
+use crate::downstream::room::Room;
+use crate::downstream::stall;
 use crate::downstream::upload::UploadLimits;
 use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
@@ -20,9 +23,11 @@ use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
 use crate::upstream::pool::{Account, Pool};
+use admission::{Admission, Guest};
 use census::Census;
 use reply::Problem;
 
+pub mod admission;
 mod census;
 pub mod passthrough;
 mod plan;
@@ -43,12 +48,16 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     key: Key,
     census: Census,
+    admission: Admission,
     turns: Arc<Semaphore>,
+    bodies: Arc<Room>,
 }
 
 /// What a proxy is made of, besides its settings.
 #[derive(Debug)]
 pub struct Parts {
+    /// Who may come in, and with whose key they go up.
+    pub admission: Admission,
     /// The provider's rules.
     pub profile: Profile,
     /// Where it is.
@@ -66,16 +75,41 @@ pub struct Parts {
 impl Proxy {
     /// A proxy of these parts. `key` is the process's digest key.
     pub fn new(settings: Settings, key: Key, parts: Parts) -> Self {
-        let Parts { profile, upstream, pool, client, dialer, metrics } = parts;
+        let Parts { admission, profile, upstream, pool, client, dialer, metrics } = parts;
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
-        Self { settings, profile, upstream, pool, client, dialer, metrics, key, census: Census::new(), turns }
+        let bodies = Room::new(settings.limits.all_bodies);
+        let census = Census::new();
+        Self {
+            settings,
+            profile,
+            upstream,
+            pool,
+            client,
+            dialer,
+            metrics,
+            key,
+            census,
+            admission,
+            turns,
+            bodies,
+        }
     }
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let limit = self.settings.timeouts.stalled_client;
+        self.answer(request).await.map(|body| stall::watched(body, limit))
+    }
+
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let limits = &self.settings.limits;
         if let Some(flaw) = message::flaw(&request, limits.head, limits.headers) {
             return Problem::from(&flaw).refusal(request.version());
+        }
+        if let Err(problem) = self.admission.admit(&mut request) {
+            tracing::debug!(code = problem.code, "request refused");
+            self.metrics.requests_refused.increment();
+            return problem.response();
         }
         if tunnel::asked(&request) {
             self.metrics.passthrough.increment();
@@ -90,26 +124,35 @@ impl Proxy {
         if request.method() == Method::DELETE
             && let Some(response) = path.strip_prefix("/responses/")
         {
-            self.pool.forget(&self.account(request.headers()).digest, response);
+            self.pool.forget(&self.account(request.headers(), request.extensions()).digest, response);
         }
         self.metrics.passthrough.increment();
         passthrough::forward(&self.client, &self.upstream, request, self.settings.timeouts.body_idle).await
     }
 
-    /// Who is asking, as far as the upstream could tell.
-    fn account(&self, headers: &HeaderMap) -> Account {
+    /// Who is asking: as far as the upstream could tell, and which client it is of those that share a key.
+    fn account(&self, headers: &HeaderMap, extensions: &Extensions) -> Account {
         let identity = headers::identity(headers, &self.settings.per_turn_headers);
         let mut hasher = self.key.hasher("account");
+        let guest = extensions.get::<Guest>().map(Guest::digest);
+        if let Some(guest) = guest {
+            hasher.field(guest.as_bytes());
+        }
         for (name, value) in &identity {
             hasher.field(name.as_str().as_bytes()).field(value.as_bytes());
         }
         let digest = hasher.finish();
-        let split_by = self.census.note(&self.key, &digest, &identity);
+        let split_by = self.census.note(&self.key, &digest, guest, &identity);
         let mut handshake = headers::handshake(headers, &self.settings.per_turn_headers);
         if let Some((name, value)) = self.profile.header {
             handshake.entry(name).or_insert(HeaderValue::from_static(value));
         }
         Account { digest, handshake, split_by }
+    }
+
+    /// Who may come in.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Everything that is counted.
@@ -125,6 +168,11 @@ impl Proxy {
     /// The sockets.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Bytes of request bodies that are held.
+    pub fn bodies(&self) -> usize {
+        self.bodies.held()
     }
 
     fn upload_limits(&self) -> UploadLimits {

@@ -3,6 +3,7 @@
 
 pub mod metrics;
 
+use std::any::Any;
 use std::io::IsTerminal;
 
 use tracing::{Level, Metadata, Subscriber};
@@ -14,11 +15,30 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// Starts logging on stderr. `filter` is `log.level` of the settings, already checked; `json` writes one object a
+/// Starts logging on stderr, panics included. `filter` is `log.level` of the settings, already checked; `json` writes one object a
 /// line. A second call in the same process changes nothing.
 pub fn init(filter: &str, json: bool) {
     let colour = std::io::stderr().is_terminal();
     let _already_started = subscriber(filter, json, colour, std::io::stderr).try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, what = fixed_words(panic.payload()), "a defect of tailwire; please report it");
+    }));
+}
+
+/// What a panic says, if it says it in words of the source. What it puts together at run time may quote a message: std's
+/// own complaint about a bad index quotes the text.
+fn fixed_words(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(withheld: it may quote what was under way)")
+}
+
+/// [`init`] with another place for the lines, for whoever has the proxy in a process of its own. False if logging was
+/// started before, which then goes on as it was.
+pub fn init_to<W>(filter: &str, json: bool, writer: W) -> bool
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    subscriber(filter, json, false, writer).try_init().is_ok()
 }
 
 fn subscriber<W>(filter: &str, json: bool, colour: bool, writer: W) -> impl Subscriber + Send + Sync + 'static
@@ -70,6 +90,16 @@ mod tests {
             tracing::warn!(target: "hyper::proto", "a library's warning");
         });
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_panic_quotes_nothing() {
+        let words = |work: fn()| fixed_words(&*std::panic::catch_unwind(work).unwrap_err());
+        assert_eq!(words(|| panic!("impossible")), "impossible");
+        let quoting = words(|| {
+            let _ = "sk-planted é".split_at(12);
+        });
+        assert!(quoting.starts_with("(withheld"), "{quoting}");
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn check_frame(request: &Request, frame: &[u8], from: usize) {
 }
 
 #[test]
-fn recognised_turns_equal_the_table_and_nothing_else_is_recognised() {
+fn f05_recognised_turns_equal_the_table_and_nothing_else_is_recognised() {
     let expected = expected().expect("the table");
     let captures = load::captures().expect("captures");
     let mut rows = 0;

@@ -37,3 +37,26 @@ fn a_misspelt_variable_is_bad_configuration() {
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("the nearest is `TAILWIRE_LISTEN`"));
 }
+
+#[test]
+fn files_that_cannot_be_used_are_bad_configuration() {
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("nothing.pem");
+    std::fs::write(&file, "sk-planted").expect("a file");
+    for (variables, complaint) in [
+        (&["TAILWIRE_TLS_CERTIFICATE", "TAILWIRE_TLS_KEY"][..], "nothing.pem: it holds no certificate"),
+        (&["TAILWIRE_TLS_KEY"], "TAILWIRE_TLS_KEY: tls_key: its certificate is missing"),
+        (&["TAILWIRE_CLIENT_KEYS_FILE"], "nothing.pem line 1: a key must be 16 to 512"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
+        command.env_clear().envs(variables.iter().map(|name| (name, &file)));
+        let output = command.output().expect("cargo has built the binary");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{stderr}");
+        assert!(stderr.contains(complaint) && !stderr.contains("sk-planted"), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}

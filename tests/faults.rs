@@ -7,6 +7,8 @@
 
 #[path = "faults/cancel.rs"]
 mod cancel;
+#[path = "faults/limits.rs"]
+mod limits;
 #[path = "faults/matrix.rs"]
 mod matrix;
 #[path = "faults/rotation.rs"]

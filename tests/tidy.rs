@@ -3,6 +3,8 @@
 
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/failures.rs"]
+mod failures;
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -117,7 +119,8 @@ fn words_stay_in_their_rooms() {
                 "stdout is the commands'; logs go through tracing",
             );
         }
-        if room != "sim" {
+        // When a file was changed is compared with itself only.
+        if room != "sim" && source.path != "src/app/files.rs" {
             forbid(
                 &["SystemTime", "UNIX_EPOCH"],
                 "a clock that people set decides nothing; time is an `Instant`",

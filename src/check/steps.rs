@@ -32,6 +32,8 @@ pub(super) struct Way {
     /// The longest wait of a step.
     pub(super) patience: Duration,
     pub(super) has_key: bool,
+    /// Where the key comes from, or would.
+    pub(super) key_name: &'static str,
 }
 
 /// Tells how far a dial came; whether as far as HTTP.
@@ -103,10 +105,11 @@ pub(super) async fn http(way: &Way, client: &Client, say: &mut impl FnMut(Findin
         _ if !way.has_key => {
             Finding::open("key", "not tried: OPENAI_API_KEY is not set; clients bring their own")
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Finding::fails("key", format!("OPENAI_API_KEY is refused with {status}; is it of this provider?"))
-        }
-        status if status.is_success() => Finding::works("key", "OPENAI_API_KEY is accepted"),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Finding::fails(
+            "key",
+            format!("{} is refused with {status}; is it of this provider?", way.key_name),
+        ),
+        status if status.is_success() => Finding::works("key", format!("{} is accepted", way.key_name)),
         _ => Finding::open("key", "not known: this provider does not list its models"),
     });
 }

@@ -33,6 +33,8 @@ pub enum Place {
     Variable(String),
     /// In a flag.
     CommandLine,
+    /// Under this key, wherever that was written.
+    Setting(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -43,12 +45,13 @@ impl fmt::Display for Place {
             Self::Line(path, line) => write!(formatter, "{} line {line}", path.display()),
             Self::Variable(name) => formatter.write_str(name),
             Self::CommandLine => formatter.write_str("command line"),
+            Self::Setting(key) => formatter.write_str(key),
         }
     }
 }
 
-/// A value as written.
-#[derive(Clone, Debug)]
+/// A value as written. Has no `Debug`: it may be a key.
+#[derive(Clone)]
 pub(super) enum Raw {
     Boolean(bool),
     Integer(i64),
@@ -61,7 +64,7 @@ pub(super) enum Raw {
 }
 
 /// Every key that was written, with its value and place.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Written(BTreeMap<&'static str, (Raw, Place)>);
 
 impl Written {

@@ -10,7 +10,11 @@ use super::{
     ConfigError,
     choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
-    values::{Address, BaseUrl, Count, Files, Filter, Flag, GIB, Headers, KIB, MIB, OneOf, Size, Span},
+    secret::{NamedKey, Secret},
+    values::{
+        Address, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB, OneOf,
+        Size, Span,
+    },
 };
 
 /// One setting, as the sample file and the low form need it.
@@ -91,12 +95,29 @@ macro_rules! section {
 section! {
     /// What tailwire listens on, where it leads, and how turns travel.
     Settings "" "" {
-        /// Where clients connect; their base URL is `http://` + this + `/v1`. An address that other machines can
-        /// reach is refused unless `allow_remote` says that this is meant.
+        /// Where clients connect; their base URL is `http://` + this + `/v1` (`https://` with `tls_certificate`). An
+        /// address that other machines can reach takes client keys and TLS, or `allow_remote`.
         listen: SocketAddr = "127.0.0.1:8484", Address;
-        /// Allows `listen` to be something else than this machine's loopback. Whoever reaches the port can then
-        /// spend what the upstream's keys pay for.
+        /// Allows `listen` to be something else than this machine's loopback without client keys, without TLS, or
+        /// without both. Whoever reaches the port can then use it, or read what is said on it.
         allow_remote: bool = false, Flag;
+        /// Who may use the port: a key for each client, `KEY` or `NAME KEY`, of 16 to 512 characters. A client presents
+        /// it as SDKs do (`Authorization: Bearer`, `api-key`, `x-api-key`) where there is an upstream key to take its
+        /// place, else as `x-tailwire-key`; without it the answer is 401. Two keys never share a conversation.
+        client_keys: Vec<NamedKey> = [], ClientKeys;
+        /// The same in a file, one a line; `#` begins a comment. Read again when it changes.
+        client_keys_file: Option<PathBuf> = "", File;
+        /// The provider's key, put in place of whatever credential a client sends. It is given to clients that present
+        /// a client key; where none are configured, to loopback only, and there to no page of a foreign web site.
+        /// A settings file that holds a key must not be readable by others.
+        upstream_key: Option<Secret> = "", Key;
+        /// The same in a file, on one line. Read again when it changes.
+        upstream_key_file: Option<PathBuf> = "", File;
+        /// A PEM file with the certificate clients see, and after it the chain up to its authority. The port then speaks
+        /// TLS only. Read again when it changes; connections that are there stay.
+        tls_certificate: Option<PathBuf> = "", File;
+        /// A PEM file with that certificate's private key.
+        tls_key: Option<PathBuf> = "", File;
         /// The provider's base URL, as SDKs take it; a bare origin means `/v1`. Credentials go there and nowhere
         /// else.
         upstream: Uri = "https://api.openai.com/v1", BaseUrl;
@@ -134,6 +155,9 @@ section! {
     Limits "limits" "limits." {
         /// The largest request body, after decoding. A larger one is answered 413.
         body: usize = "64MiB", Size(KIB, GIB);
+        /// All request bodies that are held at a time: each until its answer begins (streams) or ends. Beyond it a turn is
+        /// answered 503 with `retry-after`.
+        all_bodies: usize = "1GiB", Size(KIB, 64 * GIB);
         /// The largest frame sent upstream. A larger turn goes over HTTP.
         frame: usize = "15MiB", Size(KIB, 16 * MIB);
         /// A frame above this, and above any the upstream has taken so far, goes on a socket of its own, so that
@@ -144,7 +168,8 @@ section! {
         /// How much of one turn's answer may wait for its client. A slower client's turn ends with an error when
         /// it holds up others.
         turn_buffer: usize = "16MiB", Size(KIB, GIB);
-        /// The same for all turns together. Beyond it a turn that lags counts as if its own buffer were full.
+        /// The same for all turns together, but for one event each. Once half of it is used, a turn counts as if its
+        /// own buffer were full when more waits for it than its share of the other half (that half over `turns`).
         all_buffers: usize = "256MiB", Size(KIB, 64 * GIB);
         /// A socket with a turn that lags by more than this takes no new turns until the client has caught up.
         lag: usize = "1MiB", Size(KIB, GIB);
@@ -184,15 +209,19 @@ section! {
         /// For a client's request head, and so also for how long an idle client connection is kept. Beyond it the
         /// connection is closed.
         header: Duration = "75s", WAIT;
+        /// For a client's TLS handshake. Beyond it the connection is closed.
+        tls_handshake: Duration = "10s", WAIT;
+        /// Between two looks at the files of keys and certificates. What has changed is taken over then, at once with
+        /// SIGHUP; what cannot be used is reported, and the old goes on.
+        file_check: Duration = "30s", WAIT;
         /// Between two pieces of a client's body. Beyond it the request is answered 408.
         body_idle: Duration = "30s", WAIT;
         /// For a client's whole body. Beyond it the request is answered 408.
         body: Duration = "10m", WAIT;
         /// For a client that has closed its side of a connection (it may be gone, or only have said all it wants) to
-        /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone.
-        half_close: Duration = "2s", GRACE;
-        /// For a client to take any of what waits for it. Beyond it its connection is cut.
-        unread: Duration = "5m", WAIT;
+        /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone; by default at
+        /// once, as with the providers.
+        half_close: Duration = "0ms", GRACE;
         /// From the frame to the first event of its turn. Beyond it its socket takes no new turns, and the turn is
         /// tried on the next rung.
         first_event: Duration = "90s", WAIT;
@@ -203,6 +232,9 @@ section! {
         ping: Duration = "25s", WAIT;
         /// For the answer to a ping. Beyond it the socket counts as lost.
         pong: Duration = "10s", WAIT;
+        /// How long a client may take nothing of an answer that waits for it. Beyond it the turn ends as if the client had
+        /// left, and its connection (HTTP/2: its stream) with it.
+        stalled_client: Duration = "5m", WAIT;
         /// How long an answer nobody listens to is still read. Beyond it its socket takes no new turns.
         abandon_grace: Duration = "5s", GRACE;
         /// For open turns after the signal to stop. Beyond it they are cut.
@@ -245,17 +277,10 @@ impl Settings {
     pub(super) fn from_written(written: &Written) -> Result<Self, ConfigError> {
         let settings = Self::resolve(written)?;
         let refuse = |place: Place, message: String| Err(ConfigError { place, message });
-        if !settings.listen.ip().is_loopback() && !settings.allow_remote {
-            let address = settings.listen;
-            return refuse(
-                written.place("listen"),
-                format!(
-                    "listen: other machines can reach {address}; if that is meant, set allow_remote = true"
-                ),
-            );
-        }
+        settings.check_trust(written)?;
         let (limits, timeouts) = (&settings.limits, &settings.timeouts);
         for (smaller, larger, in_order) in [
+            ("limits.body", "limits.all_bodies", limits.body <= limits.all_bodies),
             ("limits.turn_buffer", "limits.all_buffers", limits.turn_buffer <= limits.all_buffers),
             (
                 "limits.sockets_per_credential",
@@ -270,6 +295,43 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+
+    /// Who may reach the port, and with what. Reads the files of keys, so that a bad one is found at start.
+    fn check_trust(&self, written: &Written) -> Result<(), ConfigError> {
+        let refuse = |key: &str, message: &str| {
+            Err(ConfigError { place: written.place(key), message: format!("{key}: {message}") })
+        };
+        if self.upstream_key.is_some() && self.upstream_key_file.is_some() {
+            return refuse("upstream_key", "there is an upstream_key_file too; give one of them");
+        }
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(_), None) => return refuse("tls_certificate", "its private key is missing: set tls_key"),
+            (None, Some(_)) => return refuse("tls_key", "its certificate is missing: set tls_certificate"),
+            _ => {}
+        }
+        let guarded = !self.client_keys.is_empty() || self.client_keys_file.is_some();
+        if !self.listen.ip().is_loopback() {
+            let address = self.listen;
+            let protected = guarded && self.tls_certificate.is_some();
+            if !self.allow_remote && !protected {
+                let message = format!(
+                    "other machines can reach {address}; that takes client keys and TLS (client_keys, \
+                     tls_certificate), or allow_remote = true if it is meant without"
+                );
+                return refuse("listen", &message);
+            }
+            for (key, is_set) in [
+                ("upstream_key", self.upstream_key.is_some()),
+                ("upstream_key_file", self.upstream_key_file.is_some()),
+            ] {
+                if is_set && !guarded {
+                    let message = format!("whoever reaches {address} could spend it; set client_keys");
+                    return refuse(key, &message);
+                }
+            }
+        }
+        self.keys().map(drop)
     }
 }
 

@@ -113,7 +113,7 @@ fn refusals_say_where_and_what() {
         ("[log]\nlevel = \"inof\"", "`inof` is not a level"),
         (
             "listen = \"0.0.0.0:1\"",
-            "line 1: listen: other machines can reach 0.0.0.0:1; if that is meant, set allow_remote",
+            "line 1: listen: other machines can reach 0.0.0.0:1; that takes client keys and TLS",
         ),
         (
             "[limits]\nall_buffers = \"1MiB\"",
@@ -157,4 +157,155 @@ fn flags_are_checked_by_the_settings_own_rules() {
     assert!(check_flag("listen", "0.0.0.0:0").is_ok(), "whether it is allowed depends on the rest");
     assert!(check_flag("listen", "8484").unwrap_err().contains("`8484` is not an address"));
     assert!(check_flag("log.level", "tailwire::upstream=debug").is_ok());
+}
+
+const KEY: &str = "sk-planted-0123456789";
+
+/// A folder with these files, removed with the guard.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        let path = std::env::temp_dir().join(format!("tailwire-config-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        for (name, text) in files {
+            std::fs::write(path.join(name), text).unwrap();
+        }
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn who_may_listen_where() {
+    let folder = Folder::new("listen", &[("c.pem", ""), ("k.pem", ""), ("clients", KEY), ("upstream", KEY)]);
+    let tls = format!("tls_certificate = {:?}\ntls_key = {:?}\n", folder.path("c.pem"), folder.path("k.pem"));
+    let clients = format!("client_keys = [{KEY:?}]\n");
+    let clients_file = format!("client_keys_file = {:?}\n", folder.path("clients"));
+    let upstream = format!("upstream_key = {KEY:?}\n");
+    let upstream_file = format!("upstream_key_file = {:?}\n", folder.path("upstream"));
+    let (loud, open) = ("allow_remote = true\n", "listen: other machines can reach 0.0.0.0:1");
+    let spent = "whoever reaches 0.0.0.0:1 could spend it";
+    for (parts, refusal) in [
+        (&[][..], Some(open)),
+        (&[&*tls], Some(open)),
+        (&[&*clients], Some(open)),
+        (&[&*clients, &tls], None),
+        (&[&*clients_file, &tls], None),
+        (&[&*clients, &tls, &upstream], None),
+        (&[loud], None),
+        (&[loud, &upstream], Some(spent)),
+        (&[loud, &upstream_file], Some(spent)),
+        (&[loud, &tls, &upstream], Some(spent)),
+        (&[loud, &upstream, &clients], None),
+        (&[&*upstream, &tls], Some(open)),
+    ] {
+        for listen in ["0.0.0.0:1", "127.0.0.1:1"] {
+            let text = format!("listen = {listen:?}\n{}", parts.concat());
+            let refused = from_text(&text).err().map(|error| error.to_string());
+            let expected = refusal.filter(|_| listen.starts_with('0'));
+            assert_eq!(refused.is_some(), expected.is_some(), "{text} {refused:?}");
+            assert!(refused.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn keys_are_refused_by_place_and_never_quoted() {
+    let twice = format!("# two\nalice {KEY}\n\nbob {KEY}\n");
+    let folder = Folder::new(
+        "keys",
+        &[
+            ("c.pem", ""),
+            ("twice", &twice),
+            ("none", "# nobody\n\n"),
+            ("short", "alice 0123456789abcde"),
+            ("words", "sk-planted two"),
+            ("empty", " \n"),
+            ("good", KEY),
+        ],
+    );
+    let file = |key: &str, name: &str| format!("{key} = {:?}", folder.path(name));
+    for (text, expected) in [
+        (
+            String::from("client_keys = [\"short-planted\"]"),
+            "line 1: client_keys: number 1: a key must be 16 to 512",
+        ),
+        (format!("client_keys = [{KEY:?}, \"a b {KEY}\"]"), "number 2: must be written as KEY or NAME KEY"),
+        (format!("client_keys = [{KEY:?}, \"bob {KEY}\"]"), "client_keys: the same key as in client_keys"),
+        (format!("client_keys = {KEY:?}"), "expected a list of"),
+        (
+            format!("client_keys = [{KEY:?}]\n{}", file("client_keys_file", "good")),
+            "good line 1: the same key as in client_keys",
+        ),
+        (file("client_keys_file", "twice"), "twice line 4: the same key as in"),
+        (file("client_keys_file", "none"), "none: must hold 1 to 1024 client keys"),
+        (file("client_keys_file", "short"), "short line 1: a key must be"),
+        (file("client_keys_file", "nowhere"), "no file at"),
+        (file("upstream_key_file", "words"), "words: not a key"),
+        (file("upstream_key_file", "empty"), "empty: not a key"),
+        (format!("upstream_key = \"{KEY} \\u0007\""), "line 1: upstream_key: not a key"),
+        (
+            format!("upstream_key = {KEY:?}\n{}", file("upstream_key_file", "good")),
+            "line 1: upstream_key: there is an upstream_key_file too",
+        ),
+        (format!("upstream_key = {KEY}"), "line 1: not TOML"),
+        (format!("upstream_key = \"{KEY}"), "line 1: not TOML"),
+        (format!("upstraem_key = {KEY:?}"), "the nearest is `upstream_key`"),
+        (
+            file("tls_certificate", "c.pem"),
+            "line 1: tls_certificate: its private key is missing: set tls_key",
+        ),
+        (file("tls_key", "c.pem"), "line 1: tls_key: its certificate is missing: set tls_certificate"),
+        (file("tls_key", "nowhere"), "tls_key: no file at"),
+    ] {
+        let error = from_text(&text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}\n  said:     {error}\n  expected: {expected}");
+        assert!(!error.contains("sk-planted") && !error.contains("short-planted"), "{error}");
+    }
+}
+
+#[test]
+fn settings_with_keys_show_none() {
+    let folder = Folder::new("shown", &[("clients", KEY), ("upstream", "sk-planted-upstream\n")]);
+    let pairs = [
+        ("TAILWIRE_CLIENT_KEYS", "alice sk-planted-alice-0123,sk-planted-bob-456789"),
+        ("TAILWIRE_CLIENT_KEYS_FILE", &folder.path("clients")),
+        ("TAILWIRE_UPSTREAM_KEY_FILE", &folder.path("upstream")),
+    ];
+    let settings = load_with(&pairs, &[]).unwrap();
+    let keys = settings.keys().unwrap();
+    assert_eq!(keys.clients.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["alice", "", ""]);
+    assert_eq!(keys.upstream.as_ref().unwrap().expose(), "sk-planted-upstream");
+    let shown = format!("{settings:?} {keys:?}");
+    assert!(shown.contains("***") && !shown.contains("planted"), "{shown}");
+    let settings = load_with(&[("TAILWIRE_UPSTREAM_KEY", KEY)], &[]).unwrap();
+    assert_eq!(settings.upstream_key.unwrap().expose(), KEY);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_settings_file_with_a_key_is_its_owner_s_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let written = format!("\nupstream_key = {KEY:?}");
+    let folder = Folder::new("exposed", &[("key.toml", &written), ("plain.toml", "upstream_key = \"\"")]);
+    let read = |name: &str, mode: u32| {
+        let path = folder.0.join(name);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        load(Some(&path), [], &[]).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    assert!(read("key.toml", 0o644).ends_with(
+        "key.toml line 2: upstream_key: others can read this file; `chmod 600` it, or set upstream_key_file"
+    ));
+    assert_eq!(read("key.toml", 0o600), "");
+    assert_eq!(read("plain.toml", 0o644), "");
 }

@@ -7,6 +7,7 @@ use hyper::{Uri, header::HeaderName};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::file::Raw;
+use super::secret::{NamedKey, Secret};
 
 pub(super) const KIB: u64 = 1024;
 pub(super) const MIB: u64 = 1024 * KIB;
@@ -185,6 +186,57 @@ impl Files {
         paths
             .map(|path| if path.is_file() { Ok(path) } else { Err(format!("no file at {}", path.display())) })
             .collect()
+    }
+}
+
+/// The path of a file that must be there; an empty text is none.
+pub(super) struct File;
+
+impl File {
+    pub(super) fn kind(&self) -> String {
+        String::from("a path, relative to the working directory; empty is none")
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<Option<PathBuf>, String> {
+        let path = PathBuf::from(text(raw, || self.kind())?);
+        match path.as_os_str().is_empty() {
+            true => Ok(None),
+            false if path.is_file() => Ok(Some(path)),
+            false => Err(format!("no file at {}", path.display())),
+        }
+    }
+}
+
+/// A provider's key. No message quotes it.
+pub(super) struct Key;
+
+impl Key {
+    pub(super) fn kind(&self) -> String {
+        String::from("a key; empty is none")
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<Option<Secret>, String> {
+        match text(raw, || self.kind())?.trim() {
+            "" => Ok(None),
+            key => Secret::upstream(key).map(Some),
+        }
+    }
+}
+
+/// Keys of clients. No message quotes them.
+pub(super) struct ClientKeys;
+
+impl ClientKeys {
+    pub(super) fn kind(&self) -> String {
+        String::from("a list of keys, each with or without a name before it")
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<Vec<NamedKey>, String> {
+        let keys = list(raw, || self.kind())?;
+        let nth = |(n, text): (usize, &String)| {
+            NamedKey::parse(text).map_err(|reason| format!("number {}: {reason}", n + 1))
+        };
+        keys.iter().enumerate().map(nth).collect()
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Patience {
     /// A client that has said its last may have gone; so long it is written to before it counts as gone.
     pub(super) half_close: Duration,
     /// A client that takes nothing of what it is sent is cut after this.
-    pub(super) unread: Duration,
+    pub(super) stalled: Duration,
 }
 
 /// What the two ends of a connection's task tell each other.
@@ -127,9 +127,10 @@ impl<S> Line<S> {
     fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.owing = true;
         if written.is_pending() {
-            let span = self.patience.unread;
+            let span = self.patience.stalled;
             let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(span)));
             ready!(stalled.as_mut().poll(cx));
+            tracing::info!("a client stopped reading: its connection is closed");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         self.stalled = None;

@@ -13,12 +13,14 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::downstream::body::{self, Body};
 use crate::downstream::line::{Line, Patience, Traffic};
+use crate::downstream::tls::Tls;
 
 /// What clients may take up.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +35,11 @@ pub struct Limits {
     pub headers: usize,
     /// Most requests in flight on one HTTP/2 connection; default 256. The next one is refused, unprocessed.
     pub streams: u32,
-    /// How long a client that closed its side is still written to, counted from the last byte it took; default 2 s. Then
-    /// it counts as gone.
+    /// How long a client that closed its side is still written to, counted from the last byte it took; default 0: it counts as
+    /// gone at once.
     pub half_close: Duration,
-    /// Longest time a client may take nothing of what waits for it; default 5 minutes. Then its connection is cut.
-    pub unread: Duration,
+    /// How long a client may take nothing of what waits for it; default 5 minutes. Then its connection is closed.
+    pub stalled: Duration,
     /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
     pub grace: Duration,
 }
@@ -50,8 +52,8 @@ impl Default for Limits {
             header_bytes: 256 << 10,
             headers: 200,
             streams: 256,
-            half_close: Duration::from_secs(2),
-            unread: Duration::from_secs(300),
+            half_close: Duration::ZERO,
+            stalled: Duration::from_secs(300),
             grace: Duration::from_secs(30),
         }
     }
@@ -92,6 +94,21 @@ pub async fn serve<H, F>(
     listener: TcpListener,
     handler: H,
     limits: Limits,
+    stage: watch::Receiver<Stage>,
+) -> u32
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    serve_over(None, listener, handler, limits, stage).await
+}
+
+/// [`serve`], over TLS if there is any: a handshake takes a connection's place, and holds up no other client.
+pub async fn serve_over<H, F>(
+    tls: Option<Tls>,
+    listener: TcpListener,
+    handler: H,
+    limits: Limits,
     mut stage: watch::Receiver<Stage>,
 ) -> u32
 where
@@ -111,7 +128,19 @@ where
             };
             let Some((stream, peer, place)) = accepted else { continue };
             let connection = Connection { peer, stage: announced.clone(), _place: Arc::new(place) };
-            tokio::spawn(attend(stream, connection, handler.clone(), builder.clone(), limits));
+            let (handler, builder) = (handler.clone(), builder.clone());
+            match tls.clone() {
+                None => drop(tokio::spawn(attend(stream, connection, handler, builder, limits))),
+                Some(tls) => drop(tokio::spawn(async move {
+                    let secured = tokio::select! {
+                        secured = tls.accept(stream) => secured,
+                        () = connection.reached(Stage::Draining) => None,
+                    };
+                    if let Some(stream) = secured {
+                        attend(stream, connection, handler, builder, limits).await;
+                    }
+                })),
+            }
         }
     }
     drop(listener);
@@ -157,13 +186,14 @@ fn of_the_client(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end or the server's.
-async fn attend<H, F>(
-    stream: TcpStream,
+async fn attend<S, H, F>(
+    stream: S,
     connection: Connection,
     handler: H,
     builder: Arc<auto::Builder<TokioExecutor>>,
     limits: Limits,
 ) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -184,7 +214,7 @@ async fn attend<H, F>(
             }
         }
     });
-    let patience = Patience { half_close: limits.half_close, unread: limits.unread };
+    let patience = Patience { half_close: limits.half_close, stalled: limits.stalled };
     let line = TokioIo::new(Line::new(stream, traffic.clone(), patience));
     let mut served = pin!(builder.serve_connection_with_upgrades(line, service));
     let mut draining = pin!(connection.reached(Stage::Draining));

@@ -41,6 +41,15 @@ pub struct Upload {
     pub encoding: Option<HeaderValue>,
 }
 
+impl Upload {
+    /// Bytes of memory it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let decoded = self.body.as_ref().filter(|body| body.as_ptr() != self.raw.as_ptr());
+        self.raw.len() + decoded.map_or(0, Bytes::len)
+    }
+}
+
 /// What a client did wrong while uploading.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::proto::digest::{Digest, Key};
 use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
@@ -26,6 +26,9 @@ use gate::Gates;
 
 /// Scopes remembered as serving no stored responses; past it all are forgotten, which costs one not-found each.
 const MAX_UNSTORED: usize = 4096;
+
+/// A client that leaves after so long a silence may have been waiting for a response that will never be continued.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// What the driver wants of a turn.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -305,6 +308,11 @@ impl Core {
 
     /// The client of a turn is gone, or the turn moved on to another try.
     pub fn abandon(&mut self, now: Instant, id: TurnId) -> Option<ConnectionId> {
+        let unheard = |turn: &Turn| self.connections.get(&turn.connection)?.unheard_for(now, id);
+        if self.turns.get(&id).and_then(unheard).is_some_and(|silence| silence >= DOUBT) {
+            // Its SDK will ask again, and must not wait for the same again (F27).
+            self.disown(id);
+        }
         let turn = self.turns.remove(&id)?;
         let connection = self.connections.get_mut(&turn.connection)?;
         if let Some((lane, head)) = connection.handle_abandoned(now, id) {

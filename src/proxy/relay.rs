@@ -137,6 +137,7 @@ impl Try {
                 self.settle(&event);
                 return match self.restorer.body(&event) {
                     Some(body) => Answer::Body(body),
+                    None if self.restorer.is_incomplete() => Answer::Fault(Fault::TooBig),
                     None => Answer::Fault(Fault::Desynchronised),
                 };
             }
@@ -158,13 +159,20 @@ impl Try {
         self.ended = true;
         match fault {
             Fault::Provider(error) => self.refused(error),
-            _ => self.proxy.pool.abandon(self.ticket.turn),
+            fault => {
+                if *fault == Fault::Silent && !self.begun {
+                    // What it continued may be why, and would be so again (F27).
+                    self.proxy.pool.disown(self.ticket.turn);
+                }
+                self.proxy.pool.abandon(self.ticket.turn);
+            }
         }
     }
 
-    /// The provider's error: the turn is over, and what it continued is not asked of again if it may be to blame.
+    /// The provider's error: the turn is over, and what it continued is not asked of again if it may be to blame. Only an
+    /// overload says nothing about it.
     fn refused(&self, error: &ProviderError) {
-        if error.status < 500 {
+        if error.status != 503 {
             self.proxy.pool.disown(self.ticket.turn);
         }
         self.proxy.pool.end(self.ticket.turn, error.class == ErrorClass::NotFound);
@@ -217,6 +225,10 @@ impl Try {
     async fn piece(&mut self) -> (Result<Bytes, BodyError>, bool) {
         if self.ended {
             return (Err("the provider's stream broke".into()), false);
+        }
+        // Nothing is sent again once the answer has begun; a long answer must not keep a large body.
+        if let Some(request) = Arc::get_mut(&mut self.request).filter(|request| !request.is_empty()) {
+            request.forget_body();
         }
         let mut out = Vec::new();
         loop {

@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode, Version};
 
 use crate::downstream::body::{self, Body};
@@ -61,6 +61,27 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "tailwire_not_a_forward_proxy", message)
     }
 
+    /// 401: no client key, or none of ours; `header` is where it belongs.
+    #[must_use]
+    pub fn stranger(header: &'static str) -> Self {
+        let message = format!(
+            "tailwire asks for a client key in the header `{header}`, and there is none that it knows."
+        );
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "tailwire_unknown_client_key", message);
+        Self { param: Some(header), ..problem }
+    }
+
+    /// 403: a request that a foreign web page may have caused; `header` is what shows it.
+    #[must_use]
+    pub fn foreign(header: &'static str) -> Self {
+        let message = format!(
+            "tailwire gives its upstream key to programs on this machine only, and `{header}` does not name this machine; \
+             a client key would do."
+        );
+        let problem = Self::new(StatusCode::FORBIDDEN, "tailwire_foreign_request", message);
+        Self { param: Some(header), ..problem }
+    }
+
     /// The error as OpenAI words it: `{"error":{"message","type","param","code"}}`.
     #[must_use]
     pub fn body(&self) -> String {
@@ -83,6 +104,9 @@ impl Problem {
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -250,6 +274,8 @@ mod tests {
             (Problem::bad_json("expected value at column 3"), 400, "tailwire_bad_json"),
             (Problem::internal(), 500, "tailwire_internal"),
             (Problem::forward_proxying(), 405, "tailwire_not_a_forward_proxy"),
+            (Problem::stranger("authorization"), 401, "tailwire_unknown_client_key"),
+            (Problem::foreign("host"), 403, "tailwire_foreign_request"),
             (Problem::overloaded("turns", 1), 503, "tailwire_overloaded"),
             (Problem::from(&UploadError::Corrupt("gzip")), 400, "tailwire_corrupt_body"),
             (Problem::from(&UploadError::Truncated), 400, "tailwire_truncated_body"),

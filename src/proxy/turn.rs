@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request as HttpRequest, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::{self, Body};
+use crate::downstream::room::{Claim, Claiming};
 use crate::downstream::upload::{self, Upload};
 use crate::proto::core::{Placement, Plan, Ticket, Wish};
 use crate::proto::fault::Fault;
@@ -28,19 +29,28 @@ use crate::upstream::pool::Account;
 /// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
 const PARSE_INLINE: usize = 1 << 20;
 
+/// Bytes of room for each byte of an encoded body until it is decoded: itself and the usual fivefold.
+const DECODED: usize = 6;
+
 /// Answers `POST /v1/responses`.
 pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> Response<Body> {
     // Before the body is read: it is the bodies that take the room.
     let Ok(permit) = proxy.turns.clone().try_acquire_owned() else {
         return Problem::overloaded("turns at once", 1).response();
     };
-    let (parts, mut body) = request.into_parts();
-    let upload = match upload::receive(&parts.headers, &mut body, &proxy.upload_limits()).await {
-        Ok(upload) => upload,
-        Err(error) => return Problem::from(&error).response(),
+    let (parts, body) = request.into_parts();
+    let factor = if parts.headers.contains_key(CONTENT_ENCODING) { DECODED } else { 1 };
+    let mut body = Claiming::new(body, &proxy.bodies, factor);
+    let received = upload::receive(&parts.headers, &mut body, &proxy.upload_limits()).await;
+    let refused = body.is_refused();
+    let mut claim = body.claimed();
+    let upload = match received {
+        Ok(upload) if claim.set(upload.weight()) => upload,
+        Err(error) if !refused => return Problem::from(&error).response(),
+        _ => return Problem::overloaded("bytes of request bodies at once", 1).response(),
     };
-    let account = proxy.account(&parts.headers);
-    let turn = Turn { proxy: proxy.clone(), parts, upload, account, permit };
+    let account = proxy.account(&parts.headers, &parts.extensions);
+    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit };
     match turn.read().await {
         Ok(request) => turn.live(Arc::new(request)).await,
         Err(reason) => turn.fall_back(&reason, Spent::default()).await,
@@ -51,6 +61,8 @@ struct Turn {
     proxy: Arc<Proxy>,
     parts: Parts,
     upload: Upload,
+    /// The room it takes, for as long as it is held here.
+    claim: Claim,
     account: Account,
     /// One of the turns that may be under way; a stream keeps it to its end.
     permit: OwnedSemaphorePermit,
@@ -100,7 +112,10 @@ impl Turn {
         loop {
             let ticket = match self.proxy.pool.begin(&self.account, &request, &wish) {
                 Placement::Wire(ticket) => self.explained(ticket),
-                Placement::Http(reason, _) => return self.fall_back(&reason, spent).await,
+                Placement::Http(reason, _) => {
+                    drop(request);
+                    return self.fall_back(&reason, spent).await;
+                }
             };
             let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len(), spent);
             let fault = match attempt.answer().await {
@@ -132,6 +147,7 @@ impl Turn {
                 }
                 Rung::Http => {
                     self.proxy.metrics.recovered_http.increment();
+                    drop(request);
                     return self.fall_back(&reason_of(&fault), spent).await;
                 }
                 Rung::Fail => {
@@ -157,11 +173,11 @@ impl Turn {
     /// The client's own bytes over HTTP.
     async fn fall_back(self, reason: &Reason, spent: Spent) -> Response<Body> {
         let told = Told::http(reason, self.upload.raw.len(), spent);
-        let Self { proxy, parts, upload, permit, .. } = self;
+        let Self { proxy, parts, upload: Upload { raw, .. }, claim, permit, .. } = self;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);
-        let sent =
-            passthrough::resend(client, upstream, parts.method, path, &parts.headers, upload.raw).await;
+        let sent = passthrough::resend(client, upstream, parts.method, path, &parts.headers, raw).await;
+        drop(claim);
         let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
         told.tell(&proxy, response.headers_mut());
         response.map(|answer| body::keeping(answer, permit))

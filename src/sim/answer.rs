@@ -230,6 +230,8 @@ impl Play {
 
     /// Carries a fault out, as far as it has a meaning over HTTP.
     async fn suffer(&mut self, fault: Fault) -> io::Result<Option<Told>> {
+        let response = self.turn.as_ref().map(|turn| turn.facts.response.clone());
+        self.caller.provider.ledger().struck(self.caller.traffic.number(), &fault, response);
         let spoil = match fault {
             Fault::Error(frame) | Fault::ErrorWithoutLane(frame) | Fault::TwoTerminals(frame) => {
                 return Ok(Some(self.break_off(frame)));

@@ -5,13 +5,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::request::Transport;
 use super::rules::{Digests, Ending, Violation};
-use super::script::Trickle;
+use super::script::{Fault, Trickle};
 
 /// The provider's book, shared by all that write and read it.
 #[derive(Clone, Debug)]
@@ -65,6 +65,17 @@ impl Ledger {
         Entry { ledger: self.clone(), number }
     }
 
+    /// Enters a mishap. Only the fault's name is kept: what it carries may be content.
+    pub(super) fn struck(&self, connection: u64, fault: &Fault, response: Option<String>) {
+        let told = format!("{fault:?}");
+        let fault =
+            told.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned();
+        self.write(|book| {
+            bound(&mut book.struck);
+            book.struck.push_back(Struck { connection, fault, response, at: Instant::now() });
+        });
+    }
+
     /// Enters a new TCP connection.
     pub(super) fn connected(&self) -> Arc<Traffic> {
         self.write(|book| {
@@ -82,7 +93,7 @@ impl Ledger {
     }
 }
 
-/// Everything on record. At most 65 536 turns and as many connections.
+/// Everything on record. At most 65 536 turns, and as many connections and mishaps.
 #[derive(Debug, Default)]
 pub struct Book {
     /// One record per request for a response, oldest first.
@@ -109,6 +120,8 @@ pub struct Book {
     pub pongs: u64,
     /// Mishaps that have struck.
     pub mishaps: u64,
+    /// Where they struck, oldest first.
+    pub struck: VecDeque<Struck>,
     turns_dropped: u64,
 }
 
@@ -135,6 +148,19 @@ impl Book {
     pub fn count(&self, outcome: Outcome) -> usize {
         self.turns.iter().filter(|record| record.outcome == outcome).count()
     }
+}
+
+/// A mishap that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Struck {
+    /// Number of the TCP connection it was carried out on.
+    pub connection: u64,
+    /// The name of the fault, as the script's enum has it.
+    pub fault: String,
+    /// The response it was meant for, if that had begun.
+    pub response: Option<String>,
+    /// When.
+    pub at: Instant,
 }
 
 /// One request for a response.

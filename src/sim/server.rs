@@ -87,6 +87,11 @@ impl Provider {
         self.shared.told.send_replace(());
     }
 
+    /// Forgets the mishaps that have not struck yet.
+    pub fn calm(&self) {
+        lock(&self.shared.mishaps).clear();
+    }
+
     /// What the provider has seen.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {

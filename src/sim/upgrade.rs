@@ -26,7 +26,11 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
     let connection = caller.traffic.number();
     let occasion =
         Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None, connection };
-    let answer = match caller.provider.strike(&occasion) {
+    let fault = caller.provider.strike(&occasion);
+    if let Some(fault) = &fault {
+        caller.provider.ledger().struck(connection, fault, None);
+    }
+    let answer = match fault {
         Some(Fault::Upgrade(answer)) => answer,
         Some(Fault::Reset) => {
             caller.traffic.reset_on_drop();

@@ -64,6 +64,8 @@ impl Labelled {
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    /// Requests without a client key, or of foreign pages: answered 401 or 403, not forwarded.
+    pub requests_refused: Counter,
     /// Turns that went as a delta.
     pub turns_delta: Counter,
     /// Turns that went over a socket in full.

@@ -37,8 +37,22 @@ pub struct Bounds {
     pub lag: usize,
     /// Above this its queue is full.
     pub turn: usize,
-    /// Above this, summed over all turns, every queue is full.
+    /// What all queues together may hold, but for one event each.
     pub all: usize,
+    /// Most queues there may be; at least 1.
+    pub turns: usize,
+}
+
+impl Bounds {
+    /// How many bytes may wait for one reader while `all` wait for all of them. Up to half of [`Self::all`] that is the
+    /// bound of a turn; beyond, each may have its share of the other half, so that no number of turns exceeds the whole.
+    fn full(&self, all: usize) -> usize {
+        if all > self.all / 2 { self.turn.min(self.share()) } else { self.turn }
+    }
+
+    fn share(&self) -> usize {
+        self.all / 2 / self.turns.max(1)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,11 +117,13 @@ pub fn queue(bounds: Bounds, all: Arc<AtomicUsize>, relief: Arc<Notify>) -> (Out
 impl Outlet {
     /// Queues an event and says how the reader is doing. At [`Backlog::Full`] no further event should be pushed.
     pub fn push(&self, event: Event) -> Backlog {
-        let weight = event.weight();
         let mut state = self.0.state();
         if state.orphaned {
             return Backlog::Fine;
         }
+        // What waits must not keep the buffer it came in, and what else was in there, from being freed.
+        let event = if state.queue.is_empty() { event } else { event.detached() };
+        let weight = event.weight();
         self.0.all.fetch_add(weight, Ordering::Relaxed);
         state.bytes += weight;
         state.queue.push_back(Message::Event(event));
@@ -119,10 +135,10 @@ impl Outlet {
     /// How far behind the reader is now.
     pub fn backlog(&self) -> Backlog {
         let bytes = self.0.state().bytes;
-        let Bounds { lag, turn, all } = self.0.bounds;
-        if bytes > turn || (bytes > lag && self.0.all.load(Ordering::Relaxed) > all) {
+        let bounds = self.0.bounds;
+        if bytes > bounds.full(self.0.all.load(Ordering::Relaxed)) {
             Backlog::Full
-        } else if bytes > lag {
+        } else if bytes > bounds.lag {
             Backlog::Lagging
         } else {
             Backlog::Fine
@@ -183,8 +199,10 @@ impl Inbox {
             let before = state.bytes;
             state.bytes = state.bytes.saturating_sub(event.weight());
             self.0.all.fetch_sub(before - state.bytes, Ordering::Relaxed);
-            let low = self.0.bounds.lag.min(self.0.bounds.turn) / 2;
-            if before > low && state.bytes <= low {
+            let Bounds { lag, turn, .. } = self.0.bounds;
+            let passed = |level: usize| before > level && state.bytes <= level;
+            // Whichever bound it was that was reached, half of it is the mark at which reading goes on.
+            if passed(lag.min(turn) / 2) || passed(self.0.bounds.share() / 2) {
                 self.0.relief.notify_one();
             }
         }
@@ -212,7 +230,7 @@ mod tests {
     async fn bytes_are_counted_in_and_out_and_relief_is_told() {
         let all = Arc::new(AtomicUsize::new(0));
         let relief = Arc::new(Notify::new());
-        let bounds = Bounds { lag: 1_000, turn: 3_000, all: 100_000 };
+        let bounds = Bounds { lag: 1_000, turn: 3_000, all: 100_000, turns: 4 };
         let (outlet, mut inbox) = queue(bounds, all.clone(), relief.clone());
         assert_eq!(outlet.push(event(100)), Backlog::Fine);
         assert_eq!(outlet.push(event(1_500)), Backlog::Lagging);
@@ -234,18 +252,47 @@ mod tests {
     #[tokio::test]
     async fn the_sum_over_all_turns_bounds_each() {
         let all = Arc::new(AtomicUsize::new(0));
-        let bounds = Bounds { lag: 1_000, turn: 50_000, all: 4_000 };
+        let bounds = Bounds { lag: 1_000, turn: 50_000, all: 8_000, turns: 4 };
         let (one, _inbox) = queue(bounds, all.clone(), Arc::default());
-        let (two, _other) = queue(bounds, all, Arc::default());
-        assert_eq!(one.push(event(3_500)), Backlog::Lagging);
+        let (two, mut other) = queue(bounds, all, Arc::default());
+        assert_eq!(one.push(event(3_000)), Backlog::Lagging);
+        assert_eq!(one.push(event(1_500)), Backlog::Full, "more than half is used, and by this one");
         assert_eq!(two.push(event(100)), Backlog::Fine, "a reader that keeps up is not to blame");
-        assert_eq!(two.push(event(1_500)), Backlog::Full);
+        assert_eq!(two.push(event(900)), Backlog::Full, "beyond its share");
+        while other.try_next().is_some() {}
+        assert_eq!(two.push(event(900)), Backlog::Fine, "within it again");
+    }
+
+    #[tokio::test]
+    async fn no_number_of_stalled_readers_exceeds_the_sum() {
+        let all = Arc::new(AtomicUsize::new(0));
+        let bounds = Bounds { lag: 10_000, turn: 50_000, all: 400_000, turns: 100 };
+        let largest = event(700).weight();
+        let mut queues: Vec<_> =
+            (0..bounds.turns).map(|_| queue(bounds, all.clone(), Arc::default())).collect();
+        // In turn, one more each time, so that every one is met at every level of the sum.
+        for turn in 0..bounds.turns {
+            for (outlet, _) in queues.iter().take(turn + 1) {
+                while outlet.backlog() != Backlog::Full {
+                    outlet.push(event(700));
+                }
+            }
+        }
+        let held = all.load(Ordering::Relaxed);
+        assert!(held > bounds.all / 2 && held <= bounds.all + bounds.turns * largest, "{held}");
+        // A mark that nobody passes would leave its socket waiting for ever.
+        let (outlet, mut inbox) = queues.pop().expect("the last one, which has its share and no more");
+        while outlet.backlog() == Backlog::Full {
+            assert!(inbox.try_next().is_some());
+        }
+        while inbox.try_next().is_some() {}
+        inbox.0.relief.notified().await;
     }
 
     #[tokio::test]
     async fn a_socket_s_end_is_heard_even_if_its_task_died() {
         let (outlet, mut inbox) =
-            queue(Bounds { lag: 10, turn: 10, all: 10 }, Arc::default(), Arc::default());
+            queue(Bounds { lag: 10, turn: 10, all: 10, turns: 1 }, Arc::default(), Arc::default());
         outlet.push(event(1));
         drop(outlet);
         assert!(matches!(inbox.next().await, Message::Event(_)));
@@ -256,7 +303,7 @@ mod tests {
     async fn a_fault_comes_after_what_was_said_unless_the_reader_is_the_fault() {
         for (fault, said) in [(Fault::SocketLost(None), 1), (Fault::SlowReader, 0)] {
             let (outlet, mut inbox) =
-                queue(Bounds { lag: 10, turn: 10, all: 10 }, Arc::default(), Arc::default());
+                queue(Bounds { lag: 10, turn: 10, all: 10, turns: 1 }, Arc::default(), Arc::default());
             outlet.push(event(1));
             outlet.fail(fault);
             let mut events = 0;

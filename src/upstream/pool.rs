@@ -3,6 +3,7 @@
 //! Decides nothing; asks `proto::core`.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -35,7 +36,7 @@ const COMMANDS: usize = 256;
 const FEW_SOCKETS: usize = 32;
 
 /// A client as the upstream sees it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Account {
     /// Digest of upstream, credential and identity headers.
     pub digest: Digest,
@@ -43,6 +44,17 @@ pub struct Account {
     pub handshake: HeaderMap,
     /// The header that splits its credential into many scopes, if one does (F8).
     pub split_by: Option<HeaderName>,
+}
+
+/// Names no header's value: the credential is among them.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let handshake: Vec<_> = self.handshake.keys().collect();
+        f.debug_struct("Account")
+            .field("digest", &self.digest)
+            .field("handshake", &handshake)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All sockets of this process.
@@ -283,7 +295,7 @@ mod tests {
         let dialer = Dialer::new(Tls::new(&[]).expect("a trust store"));
         let target = Upstream::parse("http://127.0.0.1:9/v1").expect("an address").target("/v1/responses");
         let core = Core::new(Key::new([1; 32]), limits, false, 1 << 20);
-        Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1 }, Arc::default())
+        Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1, turns: 1 }, Arc::default())
     }
 
     #[tokio::test]

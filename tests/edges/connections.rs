@@ -178,8 +178,8 @@ async fn idle_connections_are_bounded_and_give_way() {
 }
 
 #[tokio::test]
-async fn a_half_closed_client_gets_its_answer() {
-    let world = World::plain().await;
+async fn a_half_closed_client_gets_its_answer_where_that_is_wished() {
+    let world = World::start(|settings| settings.timeouts.half_close = Duration::from_secs(20), |_| ()).await;
     for (said, expected) in [
         (post("/v1/responses", ""), "\"completed\""),
         (post("/v1/responses", "connection: close\r\n"), "\"completed\""),

@@ -113,7 +113,9 @@ async fn chunked_uploads_arrive_however_they_are_cut() {
         format!("{length:x} \t\r\n{BODY}\r\n0 \r\n\r\n"),
         format!("{length:x};a=b;c=\"d e\"\r\n{BODY}\r\n0;last\r\n\r\n"),
         format!("{length:x}\r\n{BODY}\r\n0\r\nx-sum: 1\r\nx-other: 2\r\n\r\n"),
-        format!("{length:x}\r\n{BODY}\r\n0\r\ncontent-length: 5\r\nauthorization: Bearer key-b\r\n\r\n"),
+        format!(
+            "{length:x}\r\n{BODY}\r\n0\r\ncontent-length: 5\r\nauthorization: Bearer sk-planted-b\r\n\r\n"
+        ),
     ];
     for path in WAYS {
         for body in &bodies {

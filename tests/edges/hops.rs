@@ -73,7 +73,7 @@ async fn the_handshake_loses_them_too() {
         assert!(!handshake.contains(&format!("\r\n{gone}")), "{gone}: {handshake}");
     }
     assert_eq!(header(handshake, "x-mine"), Some("1"));
-    assert_eq!(header(handshake, "authorization"), Some("Bearer key-a"));
+    assert_eq!(header(handshake, "authorization"), Some("Bearer sk-planted-a"));
 }
 
 #[tokio::test]

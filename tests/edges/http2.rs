@@ -122,7 +122,7 @@ fn turn<'a>(more: &[(&'a str, &'a [u8])]) -> Vec<(&'a str, &'a [u8])> {
         (":scheme", b"http"),
         (":authority", b"t"),
         (":path", b"/v1/responses"),
-        ("authorization", b"Bearer key-a"),
+        ("authorization", b"Bearer sk-planted-a"),
         ("content-type", b"application/json"),
     ];
     headers.extend(more);
@@ -154,7 +154,7 @@ async fn malformed_requests_cost_their_stream_only() {
         ("transfer-encoding", b"chunked"),
         ("upgrade", b"websocket"),
         ("te", b"gzip"),
-        ("x-split", b"a\r\nauthorization: Bearer key-b"),
+        ("x-split", b"a\r\nauthorization: Bearer sk-planted-b"),
         ("x-split", b"a\nb"),
         ("x-nul", b"a\0b"),
         ("X-Upper", b"1"),

@@ -8,7 +8,8 @@ use crate::raw::{Answer, Recorder};
 use crate::world::{World, settings_for};
 
 /// What every request says here.
-pub(crate) const WHO: &str = "host: t\r\nauthorization: Bearer key-a\r\ncontent-type: application/json\r\n";
+pub(crate) const WHO: &str =
+    "host: t\r\nauthorization: Bearer sk-planted-a\r\ncontent-type: application/json\r\n";
 
 /// A turn's way, and everything else's.
 pub(crate) const WAYS: [&str; 2] = ["/v1/responses", "/v1/echo"];

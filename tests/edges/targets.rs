@@ -5,7 +5,7 @@ use crate::raw::{Caller, Recorder};
 use crate::support::{BODY, WHO, asked, assert_answered, get, proxy};
 use crate::world::World;
 
-const KEY: &str = "authorization: Bearer key-a\r\ncontent-type: application/json\r\n";
+const KEY: &str = "authorization: Bearer sk-planted-a\r\ncontent-type: application/json\r\n";
 
 #[tokio::test]
 async fn absolute_targets_go_by_their_path() {

@@ -23,11 +23,19 @@ const LARGEST: usize = 500_000;
 const TURN: usize = 1 << 20;
 
 async fn world() -> World {
+    world_with(|_| ()).await
+}
+
+async fn world_with(tune: impl FnOnce(&mut Settings)) -> World {
     let small = |settings: &mut Settings| {
         settings.limits.lag = LAG;
         settings.limits.turn_buffer = TURN;
         settings.limits.all_buffers = 4 << 20;
         settings.compression = Compression::Off;
+        // On a busy machine megabytes take their time.
+        settings.timeouts.pong = ms(60_000);
+        settings.timeouts.abandon_grace = ms(60_000);
+        tune(settings);
     };
     let world = World::start(Width::Lanes, small).await;
     world.sim.provider.script(|script| script.style.single_delta = true);
@@ -159,5 +167,50 @@ async fn a_reader_too_slow_even_for_its_error_is_let_go_when_it_leaves() {
     drop(response);
     until("nothing is kept", || world.proxy.buffered() == 0).await;
     assert_eq!(neighbour.turn(&world, "text=20", "after").await, "delta");
+    world.assert_lawful();
+}
+
+/// A client that stops reading and never leaves: its answer still comes, alone on its socket.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_for_too_long_is_given_up() {
+    for version in [Version::Http1, Version::H2c] {
+        let world = world_with(|settings| settings.timeouts.stalled_client = ms(300)).await;
+        let mut agent = Agent::new("key", "agent", true);
+        agent.turn(&world, "text=20", "before").await;
+        let mut slow = agent.clone();
+        slow.ask(LARGE);
+        let (response, _connection) = stalled(version, world.proxy.addr, &slow).await;
+        let gone = |book: &Book| book.sockets_open == 0 && book.turns[1].outcome == Outcome::Cancelled;
+        until("given up", || world.sim.provider.ledger().read(gone)).await;
+        until("nothing is kept", || world.proxy.buffered() == 0 && world.proxy.sockets() == 0).await;
+        assert_eq!(world.proxy.metrics().turns_abandoned.value(), 1, "as if it had left");
+        let answer = within("the rest", Answer::read(response)).await;
+        assert!(answer.broken, "{version:?}: never a clean end");
+        assert!(agent.turn(&world, "text=20", "after").await.starts_with("full; "), "{version:?}");
+        world.assert_lawful();
+    }
+}
+
+/// Its answer has all come, and holds a lane of a socket that others use.
+#[tokio::test]
+async fn a_whole_answer_that_nobody_takes_is_dropped_and_its_socket_goes_on() {
+    let world = world_with(|settings| {
+        settings.timeouts.stalled_client = ms(8000);
+        settings.limits.lag = 64 << 20;
+        settings.limits.turn_buffer = 64 << 20;
+        settings.limits.all_buffers = 1 << 30;
+    })
+    .await;
+    let mut neighbour = Agent::new("key", "neighbour", false);
+    neighbour.turn(&world, "text=20", "before").await;
+    let mut slow = Agent::new("key", "slow", true);
+    slow.ask("calls=1 parallel=10 args=20000");
+    let (_response, _connection) = stalled(Version::H2c, world.proxy.addr, &slow).await;
+    let told = |book: &Book| book.turns[1].outcome == Outcome::Ended(Ending::Completed);
+    until("all told", || world.sim.provider.ledger().read(told)).await;
+    until("nothing is kept", || world.proxy.buffered() == 0).await;
+    assert_eq!(world.proxy.metrics().turns_abandoned.value(), 1);
+    assert_eq!(neighbour.turn(&world, "text=20", "after").await, "delta");
+    world.sim.provider.ledger().read(|book| assert_eq!(book.upgrades_granted, 1));
     world.assert_lawful();
 }

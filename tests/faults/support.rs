@@ -2,6 +2,9 @@
 //!
 //! Knows how to ask and how to read an answer; which answer is right for a fault is the tests' to say.
 
+#[path = "../support/scanner.rs"]
+mod scanner;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// How long a test waits for what should already be on its way.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many responses the provider, and so the proxy, has in flight on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ impl World {
         width: Width,
         tune: impl FnOnce(&mut Settings),
     ) -> Self {
+        scanner::listen();
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             upstream: base.parse().unwrap(),
@@ -215,7 +219,11 @@ impl Answer {
         while let Some(frame) = incoming.frame().await {
             match frame {
                 Ok(frame) => body.extend(frame.into_data().unwrap_or_default()),
-                Err(_) => broken = true,
+                // Asked again, HTTP/2 says so for ever.
+                Err(_) => {
+                    broken = true;
+                    break;
+                }
             }
         }
         let body = String::from_utf8(body).unwrap();
@@ -301,7 +309,7 @@ where
 pub(crate) fn request(addr: SocketAddr, key: &str, body: &Value) -> Request<Full<Bytes>> {
     Request::post(format!("http://{addr}/v1/responses"))
         .header("host", addr.to_string())
-        .header("authorization", format!("Bearer {key}"))
+        .header("authorization", format!("Bearer sk-planted-{key}"))
         .header("content-type", "application/json")
         .body(Full::new(body.to_string().into()))
         .unwrap()

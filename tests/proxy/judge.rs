@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response as Accepted};
 
 use crate::agent::{Agent, Turn, assert_same_contexts};
-use crate::http::Client;
+use crate::http::{CREDENTIAL, Client};
 use crate::world::{World, settings_for};
 
 /// What the judge saw of one socket: its handshake, and its frames.
@@ -81,7 +81,7 @@ async fn tokio_tungstenite_accepts_our_socket_and_our_frames() {
     let Some(Seen::Handshake(handshake)) = all.recv().await else { panic!("no handshake") };
     assert_eq!((handshake.method().as_str(), handshake.uri().path()), ("GET", "/v1/responses"));
     for (name, value) in [
-        ("authorization", "Bearer key-a"),
+        ("authorization", CREDENTIAL),
         ("user-agent", "agent/1"),
         ("openai-project", "p"),
         ("host", &upstream[7..upstream.len() - 3]),

@@ -108,7 +108,7 @@ async fn fork(world: &World, parent: &Agent) -> Vec<(Agent, Turn)> {
 }
 
 #[tokio::test]
-async fn both_children_of_a_stored_parent_are_deltas() {
+async fn f16_both_children_of_a_stored_parent_are_deltas() {
     let world = World::plain().await;
     let mut parent = Agent::new(world.proxied()).set(&json!({"store": true}));
     parent.run("start [sim text=90]").await;
@@ -118,7 +118,7 @@ async fn both_children_of_a_stored_parent_are_deltas() {
 }
 
 #[tokio::test]
-async fn an_unstored_parent_that_was_forked_once_is_forked_in_lanes_of_their_own() {
+async fn f16_an_unstored_parent_that_was_forked_once_is_forked_in_lanes_of_their_own() {
     let world = World::plain().await;
     let mut parent = Agent::new(world.proxied());
     parent.run("start [sim text=90]").await;
@@ -137,7 +137,7 @@ async fn an_unstored_parent_that_was_forked_once_is_forked_in_lanes_of_their_own
 }
 
 #[tokio::test]
-async fn a_provider_with_one_in_flight_gets_a_socket_for_each_conversation() {
+async fn f78_a_provider_with_one_in_flight_gets_a_socket_for_each_conversation() {
     let world = World::start(
         |settings| settings.profile = ProfileName::OpenResponses,
         |script| script.limits = Limits::one_in_flight(),
@@ -204,7 +204,7 @@ async fn a_large_frame_goes_on_a_socket_of_its_own() {
 }
 
 #[tokio::test]
-async fn past_the_cap_on_sockets_turns_go_over_http() {
+async fn f77_past_the_cap_on_sockets_turns_go_over_http() {
     let world = World::start(
         |settings| {
             settings.profile = ProfileName::OpenResponses;

@@ -26,7 +26,7 @@ fn assert_accounted(world: &World, turn: &Turn) {
 }
 
 #[tokio::test]
-async fn the_first_turn_goes_in_full_and_the_rest_as_deltas() {
+async fn f21_the_first_turn_goes_in_full_and_the_rest_as_deltas() {
     for stream in [false, true] {
         for store in [json!(false), json!(true), Value::Null] {
             let world = World::start(|_| (), |script| script.deflate = true).await;
@@ -116,7 +116,7 @@ fn free_fields() -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
-async fn known_fields_change_in_mid_chain_and_turns_stay_deltas() {
+async fn f01_known_fields_change_in_mid_chain_and_turns_stay_deltas() {
     let world = World::plain().await;
     let mut upstream = Vec::new();
     for (client, proxied) in [(world.direct(), false), (world.proxied(), true)] {
@@ -143,7 +143,7 @@ async fn known_fields_change_in_mid_chain_and_turns_stay_deltas() {
 }
 
 #[tokio::test]
-async fn a_change_of_an_unknown_field_breaks_the_chain() {
+async fn f01_a_change_of_an_unknown_field_breaks_the_chain() {
     let world = World::plain().await;
     let mut agent = Agent::new(world.proxied()).set(&json!({"x_new_switch": 1, "stop_at": null}));
     agent.run("one [sim text=9]").await;
@@ -232,7 +232,7 @@ async fn a_client_may_have_one_turn_go_plain() {
     assert_eq!(world.record(turn.id()).transport, Transport::Http);
     let echoed = agent.client.get("/v1/echo").await.json();
     assert_eq!(echoed["headers"]["x-tailwire-mode"], Value::Null);
-    assert_eq!(echoed["headers"]["authorization"], json!(["Bearer key-a"]));
+    assert_eq!(echoed["headers"]["authorization"], json!([crate::http::CREDENTIAL]));
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn a_repeated_request_continues_its_parent() {
 type Edit = fn(&mut Vec<Value>);
 
 #[tokio::test]
-async fn an_edited_history_goes_in_full() {
+async fn f15_an_edited_history_goes_in_full() {
     let world = World::plain().await;
     let edits: [(&str, Edit); 6] = [
         ("first-turn", |history| history[0]["content"] = json!("other words")),

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::agent::Agent;
-use crate::http::{Reply, raw};
+use crate::http::{CREDENTIAL, Reply, raw};
 use crate::transparency::read;
 use crate::world::World;
 
@@ -162,14 +162,14 @@ pub(crate) async fn websocket(
 #[tokio::test]
 async fn a_client_s_own_websocket_is_a_tunnel() {
     let world = World::plain().await;
-    let mut realtime = websocket(&world, "/v1/realtime?model=m", Some("Bearer key-a")).await.unwrap();
+    let mut realtime = websocket(&world, "/v1/realtime?model=m", Some(CREDENTIAL)).await.unwrap();
     for text in ["hello", &"x".repeat(100_000)] {
         realtime.send(Message::text(text)).await.unwrap();
         assert_eq!(realtime.next().await.unwrap().unwrap(), Message::text(text));
     }
     realtime.close(None).await.unwrap();
 
-    let mut responses = websocket(&world, "/v1/responses", Some("Bearer key-a")).await.unwrap();
+    let mut responses = websocket(&world, "/v1/responses", Some(CREDENTIAL)).await.unwrap();
     let mut previous = Value::Null;
     for input in ["hi", "more"] {
         let frame = json!({"type": "response.create", "model": "m", "store": false, "input": input,

@@ -21,7 +21,7 @@ fn streamed() -> Value {
 }
 
 #[tokio::test]
-async fn a_drain_lets_running_turns_end() {
+async fn f81_a_drain_lets_running_turns_end() {
     let world = World::plain().await;
     world.slow();
     let turns = [true, false].map(|stream| {

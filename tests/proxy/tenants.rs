@@ -4,15 +4,15 @@ use serde_json::json;
 use tailwire::sim::Transport;
 
 use crate::agent::{Agent, assert_same_contexts};
-use crate::http::Client;
+use crate::http::{CREDENTIAL, Client};
 use crate::world::World;
 
 const WORDS: &str = "the same words [sim calls=2 reasoning=1 text=60]";
 
 #[tokio::test]
-async fn two_credentials_with_equal_words_share_nothing() {
+async fn f36_two_credentials_with_equal_words_share_nothing() {
     let world = World::plain().await;
-    let mut agents = ["Bearer key-a", "Bearer key-b"]
+    let mut agents = [CREDENTIAL, "Bearer sk-planted-b"]
         .map(|key| Agent::new(world.proxied().with("authorization", key)).set(&json!({"store": true})));
     let mut runs = Vec::new();
     // In turns, so that each could take up what the other has just left.
@@ -86,7 +86,7 @@ async fn one_key_may_serve_many_people() {
 }
 
 #[tokio::test]
-async fn what_differs_from_turn_to_turn_separates_nobody() {
+async fn f08_what_differs_from_turn_to_turn_separates_nobody() {
     let world = World::plain().await;
     let mut agent = Agent::new(world.proxied());
     agent.run(WORDS).await;
@@ -107,11 +107,11 @@ async fn what_differs_from_turn_to_turn_separates_nobody() {
 }
 
 #[tokio::test]
-async fn another_s_response_cannot_be_named() {
+async fn f34_another_s_response_cannot_be_named() {
     let world = World::plain().await;
     let first =
         Agent::new(world.proxied()).set(&json!({"store": true})).run("hi [sim text=30]").await.remove(0);
-    let stranger = world.proxied().with("authorization", "Bearer key-b");
+    let stranger = world.proxied().with("authorization", "Bearer sk-planted-b");
     let body = json!({"model": "gpt-sim", "input": "what did we say?", "previous_response_id": first.id()});
     let refused = stranger.ask(&body).await;
     assert_eq!(refused.status, 400);

@@ -228,7 +228,7 @@ async fn a_refusal_is_the_provider_s_own() {
 }
 
 #[tokio::test]
-async fn a_missing_tool_output_in_mid_chain_is_refused_as_ever() {
+async fn f11_a_missing_tool_output_in_mid_chain_is_refused_as_ever() {
     let world = World::plain().await;
     let mut agent = Agent::new(world.proxied());
     agent.hear("go [sim calls=2]");
@@ -242,7 +242,7 @@ async fn a_missing_tool_output_in_mid_chain_is_refused_as_ever() {
 }
 
 #[tokio::test]
-async fn bad_endings_are_the_provider_s_own() {
+async fn f63_f72_bad_endings_are_the_provider_s_own() {
     let error = |status: u16, code: &str| {
         let error = json!({"type": "some_error", "code": code, "message": "No.", "param": null});
         Fault::Error(json!({"type": "error", "status": status, "error": error}))

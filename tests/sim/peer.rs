@@ -1,5 +1,8 @@
 //! The peers: a WebSocket client and an HTTP client that share no code with the provider's faces.
 
+#[path = "../support/scanner.rs"]
+mod scanner;
+
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
@@ -13,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Message, handshake::client::generate_key};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 pub(crate) async fn start() -> Running {
+    scanner::listen();
     Running::start(Script::default()).await.unwrap()
 }
 

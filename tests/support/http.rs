@@ -16,6 +16,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// What every client presents unless told otherwise; `support/scanner.rs` knows it by its beginning.
+pub(crate) const CREDENTIAL: &str = "Bearer sk-planted-a";
+
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) addr: SocketAddr,
@@ -23,10 +26,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Presents `key-a` and sends JSON.
+    /// Presents [`CREDENTIAL`] and sends JSON.
     pub(crate) fn new(addr: SocketAddr) -> Self {
         let client = Self { addr, headers: HeaderMap::new() };
-        client.with("authorization", "Bearer key-a").with("content-type", "application/json")
+        client.with("authorization", CREDENTIAL).with("content-type", "application/json")
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -60,7 +63,7 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().unwrap();
         *request.headers_mut() = self.headers.clone();
-        request.headers_mut().insert("host", self.addr.to_string().parse().unwrap());
+        request.headers_mut().entry("host").or_insert(self.addr.to_string().parse().unwrap());
         let stream = TcpStream::connect(self.addr).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);

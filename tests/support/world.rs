@@ -2,6 +2,9 @@
 //!
 //! Says nothing about what either should do.
 
+#[path = "scanner.rs"]
+pub(crate) mod scanner;
+
 use tailwire::app;
 use tailwire::config::Settings;
 use tailwire::sim::ledger::{Ledger, Outcome, Record};
@@ -82,6 +85,7 @@ impl World {
 
 /// The default settings for this upstream, listening wherever there is a port.
 pub(crate) fn settings_for(upstream: &str) -> Settings {
+    scanner::listen();
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
         upstream: upstream.parse().unwrap(),

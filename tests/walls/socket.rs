@@ -95,7 +95,7 @@ async fn our_goodbye_is_answered() {
 }
 
 #[tokio::test]
-async fn a_refusal_keeps_status_headers_and_body() {
+async fn f52_a_refusal_keeps_status_headers_and_body() {
     let (listener, address) = bind().await;
     tokio::spawn(async move {
         for body in [r#"{"error":{"code":"invalid_api_key"}}"#.to_owned(), "x".repeat(100_000)] {

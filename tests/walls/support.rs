@@ -1,5 +1,8 @@
 //! Small servers and clients on 127.0.0.1:0, and a guard that tells when something was dropped.
 
+#[path = "../support/scanner.rs"]
+mod scanner;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    scanner::listen();
     let (listener, address) = bind().await;
     let (stage, stages) = watch::channel(Stage::Running);
     let served = tokio::spawn(serve(listener, handler, limits, stages));

@@ -87,7 +87,7 @@ async fn ask(tls: &Tls, address: SocketAddr) -> (Result<(), ConnectError>, Resul
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_by_file() {
+async fn f45_a_private_authority_is_trusted_by_file() {
     let folder = Folder::new("trusted");
     let address = server("localhost", &folder).await;
     let tls = Tls::new(&[folder.0.join("authority.pem")]).unwrap();

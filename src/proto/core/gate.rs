@@ -96,7 +96,7 @@ mod tests {
     use crate::proto::digest::Key;
 
     #[test]
-    fn shut_for_longer_each_time_and_probed_once() {
+    fn f41_shut_for_longer_each_time_and_probed_once() {
         let account = Key::new([0; 32]).hasher("account").finish();
         let (limits, start) = (Limits::default(), Instant::now());
         let mut gates = Gates::default();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn no_sockets_latches_and_an_answer_does_not() {
+    fn f42_f43_no_sockets_latches_and_an_answer_does_not() {
         let account = Key::new([0; 32]).hasher("account").finish();
         let (limits, now) = (Limits::default(), Instant::now());
         let mut gates = Gates::default();

@@ -9,7 +9,7 @@ use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
 use crate::proto::session::connection::Connection;
 use crate::proto::session::lane::Lane;
 use crate::proto::transcript::frame;
-use crate::proto::transcript::index::{Past, Place};
+use crate::proto::transcript::index::{Head, Past, Place};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
 
@@ -123,7 +123,8 @@ impl Core {
             let empty = connection.lanes().find(|(_, lane)| lane.is_empty()).map(|(lane, _)| lane);
             // One turn at a time: a conversation's own socket is its home even when it goes in full.
             let own_lane = (single && Some(*id) == home).then_some(LaneId::Default);
-            let old = idle_lane(connection).filter(|(_, touched)| stale(*touched)).map(|(lane, _)| lane);
+            let oldest = idle_lanes(connection).min_by_key(|(_, _, touched)| *touched);
+            let old = oldest.filter(|(_, _, touched)| stale(*touched)).map(|(lane, _, _)| lane);
             let lane = empty.or(own_lane).or_else(|| connection.new_lane(now)).or(old);
             if let Some(lane) = lane.filter(|lane| connection.lane(*lane).is_some_and(Lane::is_free)) {
                 return Some(Seat { connection: *id, lane, open: false, fork_of: None });
@@ -134,11 +135,18 @@ impl Core {
             let lane = self.connections.get_mut(&id)?.new_lane(now)?;
             return Some(Seat { connection: id, lane, open: true, fork_of: None });
         }
-        let oldest = own.iter().filter_map(|id| {
-            let (lane, touched) = idle_lane(self.connections.get(id)?)?;
-            Some((touched, Seat { connection: *id, lane, open: false, fork_of: None }))
+        // A fan-out of single calls must not drive out the conversation that waits for them (F77).
+        let goes_on = |head: HeadId, touched: Instant| {
+            self.index.head(head).is_some_and(Head::has_grown)
+                && now.saturating_duration_since(touched) < keep
+        };
+        let idle = own.iter().filter_map(|id| self.connections.get(id)).flat_map(|connection| {
+            idle_lanes(connection).map(|(lane, head, touched)| {
+                let seat = Seat { connection: connection.id(), lane, open: false, fork_of: None };
+                ((goes_on(head, touched), touched), seat)
+            })
         });
-        oldest.min_by_key(|(touched, _)| *touched).map(|(_, seat)| seat)
+        idle.min_by_key(|(order, _)| *order).map(|(_, seat)| seat)
     }
 
     /// True if this account may have another socket.
@@ -195,10 +203,10 @@ impl Core {
     }
 }
 
-/// The idle, unheld lane that was touched longest ago.
-fn idle_lane(connection: &Connection) -> Option<(LaneId, Instant)> {
-    let idle = connection.lanes().filter(|(_, lane)| lane.holds == 0 && lane.head().is_some());
-    idle.map(|(id, lane)| (id, lane.touched)).min_by_key(|(_, touched)| *touched)
+/// The idle, unheld lanes with a head, and when each was last touched.
+fn idle_lanes(connection: &Connection) -> impl Iterator<Item = (LaneId, HeadId, Instant)> {
+    let idle = connection.lanes().filter(|(_, lane)| lane.holds == 0);
+    idle.filter_map(|(id, lane)| Some((id, lane.head()?, lane.touched)))
 }
 
 #[cfg(test)]

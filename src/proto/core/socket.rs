@@ -14,6 +14,10 @@ use crate::proto::transcript::index::Place;
 use crate::proto::transcript::plan::Reason;
 use crate::proto::wire::event::Event;
 
+/// Below this many bytes no limit is learned: it would send every turn of everybody over HTTP, for good (F56). No provider
+/// is known to take less than a MB.
+const SMALLEST_LIMIT: usize = 16 << 10;
+
 impl Core {
     /// A socket is open.
     pub fn opened(&mut self, now: Instant, id: ConnectionId) {
@@ -90,12 +94,13 @@ impl Core {
         }
     }
 
-    /// The provider closed the socket because a frame was too big: that size is the limit for all that follow.
+    /// The provider closed the socket because a frame was too big: that size is the limit for all that follow, unless it is
+    /// so small that the close must have meant something else.
     pub fn refused_size(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             let refused = connection.refused_frame();
             if let Some(refused) = refused {
-                self.limits.frame = self.limits.frame.min(refused - 1);
+                self.limits.frame = self.limits.frame.min((refused - 1).max(SMALLEST_LIMIT));
             }
             let is_it =
                 |lane: &Lane| matches!(lane.state, State::Waiting { frame, .. } if Some(frame) == refused);

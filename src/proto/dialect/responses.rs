@@ -9,6 +9,10 @@ use crate::proto::wire::event::{Event, EventKind, ProviderError};
 use crate::proto::wire::json::{self, Member};
 use crate::proto::wire::sse;
 
+/// Finished items of one response that are kept, in bytes, as many as a message may have by default. Past it an output
+/// that the terminal event leaves out stays out of a stream, whose client has heard all of it; a JSON body cannot be made.
+const MAX_DONE_BYTES: usize = 64 << 20;
+
 /// Turns the events of one response into what its client reads.
 #[derive(Debug)]
 pub struct Restorer {
@@ -16,6 +20,8 @@ pub struct Restorer {
     previous: String,
     /// Items as they were done, by output index: the output, should the terminal event have none.
     done: Vec<(u64, String)>,
+    /// Their bytes; past [`MAX_DONE_BYTES`] none are kept.
+    done_bytes: usize,
     setup: Setup,
     /// The next `sequence_number`.
     next: u64,
@@ -25,7 +31,7 @@ impl Restorer {
     /// For a client that sent this `previous_response_id`.
     pub fn new(previous: Option<&str>) -> Self {
         let previous = previous.map_or_else(|| "null".to_owned(), quoted);
-        Self { previous, done: Vec::new(), setup: Setup::default(), next: 0 }
+        Self { previous, done: Vec::new(), done_bytes: 0, setup: Setup::default(), next: 0 }
     }
 
     /// Takes note of an event for a client that reads JSON.
@@ -33,8 +39,18 @@ impl Restorer {
         if event.kind() == EventKind::ItemDone
             && let (Some(index), Some(item)) = (event.number("output_index"), event.value("item"))
         {
-            self.done.push((index, item.to_owned()));
+            self.done_bytes = self.done_bytes.saturating_add(item.len());
+            if self.is_incomplete() {
+                self.done.clear();
+            } else {
+                self.done.push((index, item.to_owned()));
+            }
         }
+    }
+
+    /// True if more was said than is kept: what the terminal event leaves out cannot be put back.
+    pub fn is_incomplete(&self) -> bool {
+        self.done_bytes > MAX_DONE_BYTES
     }
 
     /// Appends an event, and what should have come before it, as SSE.
@@ -53,9 +69,11 @@ impl Restorer {
         self.write_one(event, out);
     }
 
-    /// The JSON body: the response of the terminal event.
+    /// The JSON body: the response of the terminal event. Of an item that was finished it lacks none, even if the event does:
+    /// this client has seen nothing else (F19). `None` if it has no response, or an output that cannot be put back.
     pub fn body(&self, event: &Event) -> Option<String> {
-        Some(self.response(event.value("response")?, event.kind().is_terminal()))
+        self.output(event)?;
+        Some(self.response(event.value("response")?, self.done.len().max(1)))
     }
 
     /// The terminal event's `output` as the client will see it.
@@ -67,6 +85,7 @@ impl Restorer {
             Some(output) if json::elements(output).is_ok_and(|items| !items.is_empty()) => {
                 Some(output.to_owned())
             }
+            _ if self.is_incomplete() => None,
             _ => Some(self.rebuilt()),
         }
     }
@@ -131,7 +150,7 @@ impl Restorer {
                     numbered = true;
                     push(&mut data, "sequence_number", &sequence.to_string());
                 }
-                "response" => push(&mut data, "response", &self.response(value, terminal)),
+                "response" => push(&mut data, "response", &self.response(value, usize::from(terminal))),
                 key => push(&mut data, key, value),
             }
         }
@@ -142,11 +161,11 @@ impl Restorer {
         data
     }
 
-    /// A response object with the client's own anchor, and with its output if the terminal event left it out.
-    fn response(&self, response: &str, terminal: bool) -> String {
+    /// A response object with the client's own anchor, its output rebuilt if it has fewer items than `least`; 0 leaves it.
+    fn response(&self, response: &str, least: usize) -> String {
         let Ok(members) = json::members(response) else { return response.to_owned() };
-        let empty =
-            |output: &str| output == "null" || json::elements(output).is_ok_and(|items| items.is_empty());
+        let short =
+            |output: &str| output == "null" || json::elements(output).is_ok_and(|items| items.len() < least);
         let mut object = String::with_capacity(response.len() + 64);
         let mut has_output = false;
         for member in &members {
@@ -155,7 +174,7 @@ impl Restorer {
                 "previous_response_id" => push(&mut object, "previous_response_id", &self.previous),
                 "output" => {
                     has_output = true;
-                    if terminal && empty(value) && !self.done.is_empty() {
+                    if least > 0 && short(value) && !self.done.is_empty() {
                         push(&mut object, "output", &self.rebuilt());
                     } else {
                         push(&mut object, "output", value);
@@ -164,7 +183,7 @@ impl Restorer {
                 key => push(&mut object, key, value),
             }
         }
-        if terminal && !has_output {
+        if least > 0 && !has_output && !self.is_incomplete() {
             push(&mut object, "output", &self.rebuilt());
         }
         object.push('}');

@@ -3,7 +3,7 @@
 //!
 //! Knows the order of events, nothing of their numbers or of how they are written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::proto::wire::event::{Event, EventKind};
 use crate::proto::wire::json;
@@ -22,8 +22,10 @@ pub enum Supplied {
     Held(Event),
 }
 
-/// Events of one response held back at a time; past it they are shown without what should come before.
-const MAX_HELD: usize = 4096;
+/// Bytes of one response's events held back at a time, and things of it remembered. Past either, what is held and all
+/// that follows is shown as the socket sent it, in its order, and nothing is supplied any more.
+const MAX_HELD_BYTES: usize = 1 << 20;
+const MAX_KNOWN: usize = 1 << 16;
 
 /// What has been shown so far.
 #[derive(Debug, Default)]
@@ -36,14 +38,21 @@ pub struct Setup {
     spoken: BTreeSet<String>,
     /// Parts by output index, the name of their own index, and that index.
     parts: BTreeSet<(u64, &'static str, u64)>,
-    /// Deltas of calls whose name is not known yet, by output index.
-    held: BTreeMap<u64, Vec<Event>>,
+    /// Events of calls whose name is not known yet, in the order they came.
+    held: VecDeque<(u64, Event)>,
+    held_bytes: usize,
+    /// A bound was passed: events go through as they are.
+    overrun: bool,
 }
 
 impl Setup {
     /// What must be written before `event`. `output` is the terminal event's, as the client will see it.
     pub fn before(&mut self, event: &Event, output: Option<&str>) -> Vec<Supplied> {
         let mut supplied = Vec::new();
+        if self.is_overrun(event) {
+            supplied.extend(self.flush().map(Supplied::Held));
+            return supplied;
+        }
         match event.kind() {
             EventKind::Created => self.created = Some(event.value("response").unwrap_or("{}").to_owned()),
             EventKind::InProgress => {
@@ -70,20 +79,40 @@ impl Setup {
 
     /// Events still held at the end: shown late rather than lost.
     pub fn flush(&mut self) -> impl Iterator<Item = Event> + use<> {
-        std::mem::take(&mut self.held).into_values().flatten()
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held).into_iter().map(|(_, event)| event)
+    }
+
+    /// Bytes of events that wait.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// True if the event must wait until its item is known; it is kept and comes back from [`Self::before`].
     pub fn holds(&mut self, event: &Event) -> bool {
-        let Some(index) = event.number("output_index").filter(|_| event.kind() == EventKind::Content) else {
-            return false;
-        };
-        let unknown = !self.items.contains(&index) && event.name() != "response.output_item.added";
-        let hold = unknown && self.held.values().map(Vec::len).sum::<usize>() < MAX_HELD;
-        if hold {
-            self.held.entry(index).or_default().push(event.clone());
-        }
-        hold
+        let Some(index) = self.early(event).filter(|_| !self.overrun) else { return false };
+        self.held_bytes += event.weight();
+        self.held.push_back((index, event.clone().detached()));
+        true
+    }
+
+    /// The item this event belongs to, if it cannot be shown before that is announced, and is not.
+    fn early(&self, event: &Event) -> Option<u64> {
+        let index = event.number("output_index").filter(|_| event.kind() == EventKind::Content)?;
+        let told = event.name() == "response.output_item.added"
+            || self.items.contains(&index)
+            || skeleton(event).is_some();
+        (!told).then_some(index)
+    }
+
+    /// True from the event on that would go past a bound.
+    fn is_overrun(&mut self, event: &Event) -> bool {
+        let known = self.items.len() + self.finished.len() + self.spoken.len() + self.parts.len();
+        // One alone may be as large as the socket takes.
+        let heavy = self.held_bytes > 0 && self.held_bytes + event.weight() > MAX_HELD_BYTES;
+        self.overrun = self.overrun || known > MAX_KNOWN || (heavy && self.early(event).is_some());
+        self.overrun
     }
 
     fn create(&mut self, event: &Event, supplied: &mut Vec<Supplied>) {
@@ -155,7 +184,11 @@ impl Setup {
             ("summary", "[]"),
         ];
         supplied.push(added(index, &with(item, &blank)));
-        supplied.extend(self.held.remove(&index).into_iter().flatten().map(Supplied::Held));
+        let (due, held) = std::mem::take(&mut self.held).into_iter().partition(|(of, _)| *of == index);
+        self.held = held;
+        let due: VecDeque<(u64, Event)> = due;
+        self.held_bytes -= due.iter().map(|(_, event)| event.weight()).sum::<usize>();
+        supplied.extend(due.into_iter().map(|(_, event)| Supplied::Held(event)));
     }
 
     /// Items of the output that no event spoke of. An item is known by its id or call id: places in the output need not be

@@ -4,16 +4,17 @@
 //! `poll_timeout` or the next thing that happens. Does not choose lanes for turns; `core` does. Its clocks are `health`'s.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::proto::digest::Digest;
 use crate::proto::fault::Fault;
-use crate::proto::id::{ConnectionId, HeadId, LaneId, TurnId};
+use crate::proto::id::{ConnectionId, LaneId, TurnId};
 use crate::proto::session::Limits;
 use crate::proto::session::health::{Health, Pulse};
 use crate::proto::session::lane::{Heard, Lane, State};
 use crate::proto::wire::event::{Event, EventKind};
 
+mod end;
 mod error;
 
 /// What the driver is to do.
@@ -147,6 +148,13 @@ impl Connection {
             _ => None,
         });
         waiting.filter(|frame| *frame > self.largest_frame).max()
+    }
+
+    /// How long a turn whose frame was sent has waited for its first event; `None` once one has come.
+    pub fn unheard_for(&self, now: Instant, turn: TurnId) -> Option<Duration> {
+        let waits =
+            |lane: &&Lane| matches!(lane.state, State::Waiting { turn: its, sent: true, .. } if its == turn);
+        self.lanes.values().find(waits).map(|lane| now.saturating_duration_since(lane.touched))
     }
 
     /// A lane.
@@ -284,42 +292,6 @@ impl Connection {
         verdict
     }
 
-    /// The turn's ending is known: what its lane holds now.
-    pub fn handle_settled(&mut self, now: Instant, turn: TurnId, head: Option<HeadId>) -> Option<LaneId> {
-        let settled = self.lanes.iter_mut().find(|(_, lane)| lane.state == State::Settling { turn });
-        let place = settled.map(|(id, lane)| {
-            lane.state = State::Idle { head };
-            lane.touched = now;
-            *id
-        });
-        self.release(turn);
-        self.health.touch(now);
-        self.close_if_done();
-        place
-    }
-
-    /// The turn's client is gone. A socket nobody listens to is closed, so that generation stops as over REST.
-    pub fn handle_abandoned(&mut self, now: Instant, turn: TurnId) -> Option<(LaneId, HeadId)> {
-        self.release(turn);
-        let settling = State::Settling { turn };
-        let theirs = |lane: &Lane| lane.turn() == Some(turn) || lane.state == settling;
-        let (id, lane) = self.lanes.iter_mut().find(|(_, lane)| theirs(lane))?;
-        let id = *id;
-        if let State::Waiting { before, sent: false, .. } = lane.state {
-            lane.state = State::Idle { head: before };
-            self.close_if_done();
-            return before.map(|head| (id, head));
-        }
-        lane.state =
-            if lane.state == settling { State::Idle { head: None } } else { State::Skipping { since: now } };
-        // One whose last event is there but not yet read listens still.
-        let listened = self.has_listeners() || self.is_settling();
-        if !listened && self.lanes.values().any(|lane| matches!(lane.state, State::Skipping { .. })) {
-            self.close();
-        }
-        None
-    }
-
     /// A reader fell behind, or caught up.
     pub fn handle_lag(&mut self, lagging: bool) {
         self.lagging = lagging;
@@ -369,29 +341,6 @@ impl Connection {
         let grace = |lane: &Lane| if self.retired { None } else { lane.grace_ends(limits) };
         let due = self.lanes.values().flat_map(|lane| [lane.due(limits), grace(lane)]).flatten();
         due.chain([clocks]).min()
-    }
-
-    // ---- inside
-
-    fn has_listeners(&self) -> bool {
-        self.lanes.values().any(|lane| lane.turn().is_some())
-    }
-
-    fn is_settling(&self) -> bool {
-        self.lanes.values().any(|lane| matches!(lane.state, State::Settling { .. }))
-    }
-
-    fn close_if_done(&mut self) {
-        if self.retired && !self.has_listeners() && !self.is_settling() {
-            self.close();
-        }
-    }
-
-    fn close(&mut self) {
-        if self.phase != Phase::Closed {
-            self.phase = Phase::Closed;
-            self.actions.push_back(Action::Close);
-        }
     }
 }
 

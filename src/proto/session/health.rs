@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ping_after_silence_and_death_without_an_answer() {
+    fn f47_a_ping_after_silence_and_death_without_an_answer() {
         let (limits, start) = (Limits::default(), Instant::now());
         let mut health = Health::new(start, &limits, 0);
         assert_eq!(health.due(&limits, false, false), start + limits.ping);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_after_a_quiet_time_is_followed_by_a_ping() {
+    fn f46_a_frame_after_a_quiet_time_is_followed_by_a_ping() {
         let (limits, start) = (Limits::default(), Instant::now());
         let mut health = Health::new(start, &limits, 0);
         health.send(start + Duration::from_secs(4));

@@ -26,7 +26,12 @@ pub struct Profile {
     pub forbidden: Option<&'static str>,
     /// A header the upgrade needs.
     pub header: Option<(&'static str, &'static str)>,
+    /// The header a key goes up in, and what stands before the key.
+    pub key: (&'static str, &'static str),
 }
+
+/// RFC 6750.
+const BEARER: (&str, &str) = ("authorization", "Bearer ");
 
 const PROFILES: [Profile; 5] = [
     Profile {
@@ -38,6 +43,7 @@ const PROFILES: [Profile; 5] = [
         store_false_only: false,
         forbidden: None,
         header: None,
+        key: BEARER,
     },
     Profile {
         name: "azure",
@@ -48,6 +54,7 @@ const PROFILES: [Profile; 5] = [
         store_false_only: false,
         forbidden: None,
         header: None,
+        key: ("api-key", ""),
     },
     Profile {
         name: "xai",
@@ -58,6 +65,7 @@ const PROFILES: [Profile; 5] = [
         store_false_only: false,
         forbidden: None,
         header: None,
+        key: BEARER,
     },
     Profile {
         name: "open-responses",
@@ -68,6 +76,7 @@ const PROFILES: [Profile; 5] = [
         store_false_only: false,
         forbidden: Some("stream_options"),
         header: None,
+        key: BEARER,
     },
     Profile {
         name: "chatgpt",
@@ -78,6 +87,7 @@ const PROFILES: [Profile; 5] = [
         store_false_only: true,
         forbidden: None,
         header: Some(("openai-beta", "responses_websockets=2026-02-06")),
+        key: BEARER,
     },
 ];
 
@@ -128,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_retire_before_the_provider_closes_them() {
+    fn f40_sockets_retire_before_the_provider_closes_them() {
         for profile in PROFILES {
             let limits = profile.apply(Limits::default());
             assert!(limits.rotate_after < Duration::from_secs(profile.minutes * 60));

@@ -54,12 +54,14 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
             ErrorClass::NotFound if progress.anchored => Rung::Http,
             // Refused before it was run: safe whatever the turn does.
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
-            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => Rung::Http,
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused | ErrorClass::Duplicate => Rung::Http,
             ErrorClass::NotFound | ErrorClass::Answer => Rung::Fail,
         },
         // Not about the frame that was taken and run, and a repeat like any other.
         Fault::TooBig if progress.begun && (progress.once || progress.rerun) => Rung::Fail,
         Fault::Connect | Fault::TooBig => Rung::Http,
+        // What a socket met with silence REST may answer at once, be it with a refusal (F27, F74); once, like any repeat.
+        Fault::Silent if !progress.begun && !progress.once && !progress.rerun => Rung::Http,
         Fault::SocketLost(_) | Fault::Silent | Fault::Desynchronised => lost(progress),
         Fault::SlowReader | Fault::ShuttingDown => Rung::Fail,
     }
@@ -103,6 +105,7 @@ mod tests {
             (provider(ErrorClass::ConnectionLimit), once, Rung::FullNew),
             (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
             (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
+            (provider(ErrorClass::Duplicate), once, Rung::Http),
             (provider(ErrorClass::Answer), start, Rung::Fail),
             (Fault::Connect, once, Rung::Http),
             (Fault::TooBig, once, Rung::Http),
@@ -114,7 +117,10 @@ mod tests {
             (Fault::SocketLost(None), unsent, Rung::FullNew),
             (Fault::SocketLost(None), rerun, Rung::Fail),
             (Fault::SocketLost(None), Progress { sent: false, ..rerun }, Rung::Http),
-            (Fault::Silent, start, Rung::FullNew),
+            (Fault::Silent, start, Rung::Http),
+            (Fault::Silent, Progress { begun: true, ..start }, Rung::FullNew),
+            (Fault::Silent, once, Rung::Fail),
+            (Fault::Silent, rerun, Rung::Fail),
             (Fault::Desynchronised, start, Rung::FullNew),
             (Fault::SlowReader, start, Rung::Fail),
             (Fault::ShuttingDown, start, Rung::Fail),

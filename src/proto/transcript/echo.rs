@@ -237,6 +237,9 @@ fn view<'a>(key: &Key, request: &'a Request, at: usize) -> Result<&'a ModelItem,
     request.model_item(key, at).and_then(|item| item.as_ref().ok()).ok_or(Reason::Undigestable)
 }
 
+/// Items of one response that are remembered; a longer one is not continued.
+const MAX_SAID: usize = 1 << 14;
+
 /// Collects what a response says while it streams.
 #[derive(Debug, Default)]
 pub struct Listener {
@@ -253,7 +256,7 @@ impl Listener {
         }
         let said = event.value("item").and_then(|item| Said::new(key, item));
         match (said, event.number("output_index")) {
-            (Some(said), Some(index)) => self.done.push((index, said)),
+            (Some(said), Some(index)) if self.done.len() < MAX_SAID => self.done.push((index, said)),
             _ => self.unreadable = true,
         }
     }

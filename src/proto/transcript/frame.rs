@@ -38,7 +38,7 @@ pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
         let name = &*field_of_client.key;
         match field(name) {
             Field::Framing | Field::HttpOnly | Field::Anchor | Field::Envelope => {}
-            Field::Input if tail.is_some() => member(name, &["[", input, "]"].concat(), &mut frame),
+            Field::Input if tail.is_some() => pieces(name, &["[", input, "]"], &mut frame),
             _ => member(name, &body[field_of_client.value.clone()], &mut frame),
         }
     }
@@ -60,10 +60,15 @@ fn tail(request: &Request, from: usize) -> Option<&str> {
 }
 
 fn member(name: &str, value: &str, frame: &mut Vec<u8>) {
+    pieces(name, &[value], frame);
+}
+
+/// A member whose value is these pieces, one after another.
+fn pieces(name: &str, value: &[&str], frame: &mut Vec<u8>) {
     frame.push(b',');
     frame.extend_from_slice(quoted(name).as_bytes());
     frame.push(b':');
-    frame.extend_from_slice(value.as_bytes());
+    value.iter().for_each(|piece| frame.extend_from_slice(piece.as_bytes()));
 }
 
 /// A JSON string. Serialising a `str` cannot fail.

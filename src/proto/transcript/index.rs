@@ -54,6 +54,9 @@ pub struct Head {
     pub place: Place,
     scope: Digest,
     unknown: Digest,
+    variant: Digest,
+    /// It continued another: a conversation that goes on, not a single call.
+    grown: bool,
     step: Step,
     root: Option<Digest>,
     echo: Echo,
@@ -70,6 +73,11 @@ impl Head {
     /// True if it belongs to this scope.
     pub fn is_in(&self, scope: &Digest) -> bool {
         self.scope == *scope
+    }
+
+    /// True if it continued another.
+    pub fn has_grown(&self) -> bool {
+        self.grown
     }
 
     fn weight(&self) -> usize {
@@ -170,6 +178,7 @@ impl Index {
         }
         let first = || chain.steps.iter().find(|step| step.visible == 1).map(|step| step.digest);
         let root = past.root.or_else(first).filter(|_| !past.anchored);
+        let grown = past.held.is_some();
         let held = past.held.unwrap_or_else(|| sent(&chain.reasoning));
         let head = Head {
             account,
@@ -179,6 +188,8 @@ impl Index {
             place: Place::Gone(Reason::SocketLost),
             scope: request.scope,
             unknown: request.unknown,
+            variant: request.variant,
+            grown,
             step,
             root,
             echo,
@@ -270,7 +281,7 @@ impl Index {
         }
     }
 
-    /// The heads that a request continues, best first: longest, then exact, then newest.
+    /// The heads that a request continues, best first: longest, then exact, then of the same instructions, then newest.
     ///
     /// # Errors
     /// If there is none, the most telling reason.
@@ -285,13 +296,13 @@ impl Index {
                     continue;
                 };
                 match continuation(key, request, *id, head, *step) {
-                    Ok(continuation) => found.push(continuation),
+                    Ok(continuation) => found.push((continuation, head.variant != request.variant)),
                     Err(why) => reason = reason.or(Some(why)),
                 }
             }
             if !found.is_empty() {
-                found.sort_by(|a, b| a.grade.cmp(&b.grade).then(b.head.cmp(&a.head)));
-                return Ok(found);
+                found.sort_by_key(|(found, other)| (found.grade, *other, std::cmp::Reverse(found.head)));
+                return Ok(found.into_iter().map(|(found, _)| found).collect());
             }
         }
         let known = chain.first > 0

@@ -43,7 +43,8 @@ pub struct Prefix {
 impl Prefix {
     /// Bytes it weighs in a cache.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.members.len() * 64 + self.reasoning.len() * size_of::<(u32, ReasoningKey)>()
+        let members: usize = self.members.iter().map(|member| 64 + member.key.len()).sum();
+        size_of::<Self>() + members + self.reasoning.len() * size_of::<(u32, ReasoningKey)>()
     }
 }
 
@@ -62,12 +63,14 @@ impl Tail {
         let mut cursor = Cursor { text, at };
         let mut items = Vec::new();
         while cursor.take(',') {
+            (items.len() < json::MAX_PARTS).then_some(())?;
             items.push(cursor.value()?);
         }
         cursor.take(']').then_some(())?;
         let input_end = cursor.at;
         let mut members = Vec::new();
         while cursor.take(',') {
+            (members.len() < json::MAX_PARTS).then_some(())?;
             let name = cursor.value()?;
             let key = json::string(&text[name])?.into_owned().into_boxed_str();
             cursor.take(':').then_some(())?;

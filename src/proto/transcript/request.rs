@@ -33,6 +33,8 @@ pub struct Request {
     pub scope: Digest,
     /// Digest of all top-level fields that are not in the table.
     pub unknown: Digest,
+    /// Digest of instructions and tools as they are written. Of two heads alike it tells the one of the same agent (F12).
+    pub variant: Digest,
     /// The history; `None` if it cannot be digested.
     pub chain: Option<Chain>,
 }
@@ -124,6 +126,10 @@ impl Request {
         // Without new items it continues nothing that ends there: it may go on from an earlier point.
         let tail = Tail::read(text.as_str(), prefix.len).filter(|tail| !tail.items.is_empty())?;
         let input = prefix.input_start..tail.input_end;
+        // Grown by a few items a turn it would otherwise never be too long.
+        if prefix.items + tail.items.len() > json::MAX_PARTS {
+            return None;
+        }
         let mut members: Vec<Member> = prefix.members.to_vec();
         members.push(Member { key: "input".into(), value: input });
         members.extend(tail.members);
@@ -173,8 +179,13 @@ impl Request {
         };
         let scope = scope(key, account, store, &value)?;
         let unknown = unknown(key, body, &members)?;
+        let mut variant = key.hasher("variant");
+        for name in ["instructions", "tools"] {
+            variant.field(value(name).unwrap_or_default().as_bytes());
+        }
+        let variant = variant.finish();
         let acts = value("tools").is_some_and(has_acting_tool);
-        Ok(Self { stream, store, acts, anchor, scope, unknown, input, members, text, chain: None })
+        Ok(Self { stream, store, acts, anchor, scope, unknown, variant, input, members, text, chain: None })
     }
 
     /// The text of item `index`; `None` for one that was not read.
@@ -217,6 +228,15 @@ impl Request {
     /// True for a body of no bytes (never parsed successfully).
     pub fn is_empty(&self) -> bool {
         self.text.0.is_empty()
+    }
+
+    /// Lets go of the body: from here on only what the index keeps of a request can be asked.
+    pub fn forget_body(&mut self) {
+        self.text = Text(Bytes::new());
+        self.members = Vec::new();
+        if let Some(chain) = &mut self.chain {
+            (chain.spans, chain.models) = (Vec::new(), Vec::new());
+        }
     }
 
     /// The value of a top-level field as the client wrote it.

@@ -125,11 +125,23 @@ impl Event {
         json::string(&response[json::find(&members, "id")?.value.clone()]).map(std::borrow::Cow::into_owned)
     }
 
+    /// The same event in memory of its own, if it is so short that it may be a small part of what it came in.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        if self.text.len() > SHARED_BYTES {
+            return self;
+        }
+        Self { text: Bytes::copy_from_slice(&self.text), ..self }
+    }
+
     /// Bytes it weighs in a queue.
     pub fn weight(&self) -> usize {
         self.text.len() + self.members.len() * 48 + 64
     }
 }
+
+/// Longer texts have (nearly) a buffer of their own.
+const SHARED_BYTES: usize = 16 << 10;
 
 /// What an `error` frame, or a failed response's `error`, says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +167,8 @@ pub enum ErrorClass {
     ConnectionLimit,
     /// Lanes are not served, or no more of them.
     LaneRefused,
+    /// An item is said to be there already: perhaps only on this socket (F2); over HTTP there is no other memory.
+    Duplicate,
     /// The provider's answer to this request.
     Answer,
 }
@@ -219,6 +233,8 @@ fn class(code: &str, message: &str) -> ErrorClass {
         ErrorClass::NotFound
     } else if lower.contains("stream_id") && (lower.contains("unsupported") || lower.contains("unknown")) {
         ErrorClass::LaneRefused
+    } else if lower.starts_with("duplicate item") {
+        ErrorClass::Duplicate
     } else {
         ErrorClass::Answer
     }
@@ -324,8 +340,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_every_known_shape() {
-        use ErrorClass::{Answer, ConnectionLimit, LaneRefused, NotFound};
+    fn f02_f23_errors_in_every_known_shape() {
+        use ErrorClass::{Answer, ConnectionLimit, Duplicate, LaneRefused, NotFound};
         for (text, status, class) in [
             (
                 r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
@@ -369,6 +385,11 @@ mod tests {
                 LaneRefused,
             ),
             (
+                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","code":null,"message":"Duplicate item found with id rs_1. Remove duplicate items from your input and try again.","param":"input"}}"#,
+                400,
+                Duplicate,
+            ),
+            (
                 r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,
                 429,
                 Answer,
@@ -396,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_and_extras_survive_and_the_envelope_does_not() {
+    fn f83_headers_and_extras_survive_and_the_envelope_does_not() {
         let error = ProviderError::of_event(&event(
             r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","resets_at":5},"headers":{"Retry-After":3,"set-cookie":"x"}}"#,
         ));

@@ -17,7 +17,7 @@ pub const MAX_DEPTH: usize = 128;
 /// Why a text was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JsonError {
-    /// Not JSON, or not an object (array) where one was asked for.
+    /// Not JSON, or not an object (array) where one was asked for, or one of more than [`MAX_PARTS`].
     Syntax,
     /// Some object names a key twice: which one counts is the reader's taste, so we do not guess.
     DuplicateKey,
@@ -26,6 +26,9 @@ pub enum JsonError {
     /// JSON by its grammar, but half a surrogate pair, or a number no double holds: readers differ over it.
     Unreadable,
 }
+
+/// Most members of an object, or elements of an array, that are told apart; one with more is not taken.
+pub const MAX_PARTS: usize = 1 << 16;
 
 /// One member of an object, by position in the text it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,10 +358,16 @@ impl<'de> Visitor<'de> for Members {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::with_capacity(16);
         while let Some(key) = map.next_key::<Name<'de>>()? {
+            room(members.len())?;
             members.push((key.0, map.next_value::<&RawValue>()?.get()));
         }
         Ok(members)
     }
+}
+
+/// A span weighs more than the shortest element: without a bound 60 MB of `{},` would become gigabytes.
+fn room<E: de::Error>(parts: usize) -> Result<(), E> {
+    if parts < MAX_PARTS { Ok(()) } else { Err(E::custom("too many parts")) }
 }
 
 struct Elements;
@@ -373,6 +382,7 @@ impl<'de> Visitor<'de> for Elements {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::with_capacity(16);
         while let Some(element) = seq.next_element::<&RawValue>()? {
+            room(elements.len())?;
             elements.push(element.get());
         }
         Ok(elements)

@@ -24,6 +24,9 @@ impl Driver {
 
     /// Carries a fault out, on a turn or on the connection.
     pub(super) async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
+        let facts = turn.and_then(|turn| self.rules.facts(turn));
+        let response = facts.map(|facts| facts.response.clone());
+        self.provider.ledger().struck(self.caller.traffic.number(), &fault, response);
         match fault {
             Fault::Error(mut frame) => {
                 self.name_lane(&mut frame, turn);

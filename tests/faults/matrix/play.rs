@@ -112,7 +112,7 @@ impl Scene<'_> {
         if self.moment != Moment::Idle {
             world.sim.provider.mishap(mishap.clone());
         }
-        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=16" } else { "text=6" });
+        agent.ask(if self.moment == Moment::MidArguments { "calls=1 args=16" } else { "text=4" });
         agent.instructions.push_str(&" Think again.".repeat(self.row.weight));
         let answer = agent.send(world).await;
         if self.moment == Moment::Idle {
@@ -214,7 +214,8 @@ impl Mark {
         let tries: Vec<&Record> =
             turns.iter().filter(|record| record.transport == Transport::WebSocket).collect();
         let socket = match tries[..] {
-            [] => Socket::None,
+            // The turn went over HTTP at once.
+            _ if turns.first().is_none_or(|first| first.transport == Transport::Http) => Socket::None,
             [_] if expected == Socket::Lost => {
                 until(about, || ended(world) > self.ended).await;
                 Socket::Lost

@@ -150,7 +150,7 @@ fn conversations_share_a_socket_by_lanes_and_take_sockets_without() {
 }
 
 #[test]
-fn a_branching_conversation_forks_and_its_parent_is_held() {
+fn f16_a_branching_conversation_forks_and_its_parent_is_held() {
     let mut heart = Heart::lanes(32);
     let start = Talk::new("a", false);
     heart.turn(&start, "r0");
@@ -191,7 +191,7 @@ fn what_is_stored_is_continued_elsewhere_until_it_is_not_found_there() {
 }
 
 #[test]
-fn limits_are_kept_by_giving_up_the_oldest_and_then_by_http() {
+fn f77_limits_are_kept_by_giving_up_the_oldest_and_then_by_http() {
     let limits = Limits { lanes: 0, in_flight: 1, sockets_per_account: 2, ..Limits::default() };
     let mut heart = Heart::new(limits);
     let (a, b, c) = (Talk::new("a", false), Talk::new("b", false), Talk::new("c", false));
@@ -332,4 +332,51 @@ fn a_probe_that_ends_without_a_word_has_failed() {
     assert_eq!(heart.begin(&talk).connection, probe);
     heart.core.closed(heart.now, probe);
     assert!(heart.begin(&talk).open, "one that had opened says nothing about the next");
+}
+
+#[test]
+fn f77_a_fan_out_of_single_calls_does_not_drive_out_the_conversation_that_waits_for_it() {
+    let limits = Limits { lanes: 0, in_flight: 1, sockets_per_account: 3, ..Limits::default() };
+    let mut heart = Heart::new(limits);
+    let main = Talk::new("a", false);
+    heart.turn(&main, "r0");
+    let main = main.then("r0", "spawn");
+    heart.turn(&main, "r1");
+    for n in 0..20 {
+        heart.now += Duration::from_secs(1);
+        heart.turn(&Talk::new(&format!("single {n}"), false), &format!("s{n}"));
+    }
+    assert_eq!(previous(&heart.begin(&main.then("r1", "and so?"))), Some("r1"));
+    // Past its time it is a conversation like any other.
+    let mut heart =
+        Heart::new(Limits { lanes: 0, in_flight: 1, sockets_per_account: 1, ..Limits::default() });
+    let main = Talk::new("a", false);
+    heart.turn(&main, "r0");
+    heart.turn(&main.then("r0", "spawn"), "r1");
+    heart.now += heart.core.limits().keep_head;
+    heart.turn(&Talk::new("single", false), "s");
+    assert_eq!(
+        reason(&heart.begin(&main.then("r0", "spawn").then("r1", "late"))),
+        Some(Reason::LaneAdvanced)
+    );
+}
+
+#[test]
+fn f27_a_response_whose_continuation_was_waited_for_in_vain_is_not_continued_again() {
+    for (silence, answered, expected) in [(5, false, None), (4, false, Some("r0")), (60, true, Some("r0"))] {
+        let mut heart = Heart::lanes(32);
+        let talk = Talk::new("a", true);
+        heart.turn(&talk, "r0");
+        let next = talk.then("r0", "x");
+        let ticket = heart.begin(&next);
+        assert_eq!(previous(&ticket), Some("r0"));
+        heart.send(&ticket);
+        if answered {
+            heart.hear(&ticket, r#""response.created""#);
+        }
+        // The client's own patience ends first.
+        heart.now += Duration::from_secs(silence);
+        heart.core.abandon(heart.now, ticket.turn);
+        assert_eq!(previous(&heart.begin(&next)), expected, "after {silence} s");
+    }
 }

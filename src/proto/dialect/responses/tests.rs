@@ -25,7 +25,7 @@ fn check(input: &[&str], expected: &[&str]) {
 }
 
 #[test]
-fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
+fn f83_lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":7,"stream_id":"tw0","response":{"id":"r","previous_response_id":"resp_x","output":[]}}"#,
@@ -43,7 +43,7 @@ fn lane_names_go_the_anchor_comes_back_and_numbers_start_at_0() {
 }
 
 #[test]
-fn a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
+fn f18_a_sparse_stream_is_filled_in_order_and_its_output_rebuilt() {
     check(
         &[
             r#"{"type":"response.created","sequence_number":0,"response":{"id":"r","status":"in_progress"}}"#,
@@ -121,6 +121,59 @@ fn arguments_wait_for_the_name_of_their_call() {
 }
 
 #[test]
+fn past_the_bound_on_what_is_held_nothing_overtakes_anything() {
+    let delta = |index: usize, n: usize, bytes: usize| {
+        let pad = "x".repeat(bytes);
+        format!(
+            r#"{{"type":"response.function_call_arguments.delta","item_id":"f{index}","output_index":{index},"delta":"{n} {pad}"}}"#
+        )
+    };
+    let mut input = vec![r#"{"type":"response.in_progress","response":{"id":"r"}}"#.to_owned()];
+    // Two calls in turn, 1.2 MB of them before either is named; then one of them is.
+    input.extend((0..24).map(|n| delta(n % 2, n, 50_000)));
+    input.push(
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"id":"f0","type":"function_call","name":"n"}}"#
+            .to_owned(),
+    );
+    input.push(delta(1, 24, 10));
+    let (mut restorer, mut out, mut held) = (Restorer::new(None), Vec::new(), 0);
+    for text in &input {
+        restorer.write(&event(text), &mut out);
+        held = held.max(restorer.setup.held_bytes());
+    }
+    assert!(held > 900_000 && held <= 1 << 20, "{held}");
+    let frames = sse::Decoder::default().push(&out).expect("sse");
+    let number = |data: &str| {
+        let value: serde_json::Value = serde_json::from_str(data).expect("json");
+        value["delta"].as_str().map(|delta| delta.split(' ').next().unwrap_or_default().parse::<usize>())
+    };
+    let order: Vec<usize> =
+        frames.iter().filter_map(|frame| number(&frame.data)).map(|n| n.expect("a number")).collect();
+    assert_eq!(order, (0..25).collect::<Vec<_>>());
+    let done = frames.iter().position(|frame| frame.name == "response.output_item.done");
+    assert_eq!(done, Some(frames.len() - 2), "as the socket sent them");
+}
+
+#[test]
+fn a_response_of_more_parts_than_are_remembered_goes_through_as_it_is() {
+    let mut restorer = Restorer::new(None);
+    let mut out = Vec::new();
+    let part = |n: usize| {
+        event(&format!(
+            r#"{{"type":"response.output_text.delta","item_id":"m","output_index":0,"content_index":{n},"delta":"x"}}"#
+        ))
+    };
+    let mut sizes = Vec::new();
+    for n in 0..70_000 {
+        out.clear();
+        restorer.write(&part(n), &mut out);
+        sizes.push(sse::Decoder::default().push(&out).expect("sse").len());
+    }
+    assert_eq!((sizes[1], sizes[69_999]), (2, 1), "announced at first; as it is past the bound");
+    assert!(sizes.iter().filter(|size| **size == 2).count() <= 1 << 16);
+}
+
+#[test]
 fn items_told_only_at_the_end_are_announced_before_it() {
     check(
         &[
@@ -153,7 +206,7 @@ fn a_pretty_printed_frame_becomes_one_line() {
 }
 
 #[test]
-fn an_error_in_mid_stream_takes_the_flat_form() {
+fn f64_an_error_in_mid_stream_takes_the_flat_form() {
     let error = ProviderError::of_event(&event(
         r#"{"type":"error","status":500,"error":{"type":"server_error","code":null,"message":"boom"}}"#,
     ));
@@ -175,4 +228,24 @@ fn collecting_gives_the_object_of_the_terminal_event() {
         restorer.body(&terminal).as_deref(),
         Some(r#"{"id":"r","previous_response_id":null,"output":[{"id":"a"},{"id":"b"}]}"#)
     );
+}
+
+#[test]
+fn f19_a_json_client_loses_no_finished_call_to_a_shorter_last_event() {
+    let call = r#"{"id":"fc_1","type":"function_call","call_id":"call_1","name":"n","arguments":"{}"}"#;
+    let text = r#"{"id":"msg_1","type":"message","role":"assistant","content":[]}"#;
+    let mut restorer = Restorer::new(None);
+    for (n, item) in [text, call].iter().enumerate() {
+        restorer.hear(&event(&format!(
+            r#"{{"type":"response.output_item.done","output_index":{n},"item":{item}}}"#
+        )));
+    }
+    let last = |output: &str| {
+        event(&format!(r#"{{"type":"response.completed","response":{{"id":"r","output":[{output}]}}}}"#))
+    };
+    let body = |output: &str| restorer.body(&last(output)).unwrap_or_default();
+    assert_eq!(body(text), format!(r#"{{"id":"r","output":[{text},{call}]}}"#));
+    // As many, under other ids: the event's own account.
+    let renamed = text.replace("msg_1", "msg_2");
+    assert_eq!(body(&format!("{renamed},{call}")), format!(r#"{{"id":"r","output":[{renamed},{call}]}}"#));
 }

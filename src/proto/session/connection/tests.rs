@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::proto::digest::Key;
+use crate::proto::id::HeadId;
 use crate::proto::wire::event::ErrorClass;
 
 const A: TurnId = TurnId(1);
@@ -92,7 +93,7 @@ fn what_nobody_asked_for_ends_the_socket() {
 }
 
 #[test]
-fn a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
+fn f60_a_tail_on_a_lane_whose_next_frame_is_not_sent_yet_ends_the_socket() {
     let mut socket = Socket::new(32);
     let lane = socket.send(A);
     socket.hear(lane, COMPLETED);
@@ -194,7 +195,7 @@ fn an_error_without_a_lane_is_the_only_turn_s() {
 }
 
 #[test]
-fn after_an_error_its_lane_is_burnt_and_without_lanes_the_socket() {
+fn f39_after_an_error_its_lane_is_burnt_and_without_lanes_the_socket() {
     for (lanes, accepts) in [(32, true), (0, false)] {
         let mut socket = Socket::new(lanes);
         let lane = socket.send(A);
@@ -312,7 +313,7 @@ fn a_turn_whose_ending_is_not_yet_read_listens_still() {
 }
 
 #[test]
-fn silence_ends_a_turn_and_retires_its_socket() {
+fn f49_silence_ends_a_turn_and_retires_its_socket() {
     for (events, limit) in [(&[][..], Limits::default().first_event), (&[CREATED], Limits::default().silence)]
     {
         let mut socket = Socket::new(32);
@@ -336,7 +337,7 @@ fn silence_ends_a_turn_and_retires_its_socket() {
 }
 
 #[test]
-fn an_old_or_rested_socket_closes_when_its_last_turn_ends() {
+fn f40_an_old_or_rested_socket_closes_when_its_last_turn_ends() {
     let mut old = Socket::new(32);
     let lane = old.send(A);
     old.hear(lane, CREATED);
@@ -422,4 +423,31 @@ fn a_fork_holds_its_parent_until_it_is_under_way() {
         }
         assert!(socket.connection.reserve(socket.now, parent, B, 1), "{release}");
     }
+}
+
+#[test]
+fn f61_a_client_that_leaves_with_its_end_already_read_leaves_a_lane_that_holds_nothing() {
+    for lanes in [32, 0] {
+        let mut socket = Socket::new(lanes);
+        let lane = socket.send(A);
+        assert_eq!(socket.hear(lane, CREATED), Verdict::Deliver(A));
+        // Everything is queued for its reader, up to the end; the reader leaves before it has read that.
+        assert_eq!(socket.hear(lane, COMPLETED), Verdict::Deliver(A));
+        assert_eq!(socket.connection.handle_abandoned(socket.now, A), None);
+        assert_eq!(socket.connection.handle_settled(socket.now, A, Some(HeadId(1))), None);
+        assert!(socket.connection.lane(lane).is_some_and(Lane::is_empty), "nothing to be continued");
+        // The end was read, so the lane is clean; what comes next is the next turn's, and what comes before it is not.
+        assert!(socket.connection.reserve(socket.now, lane, B, 1));
+        assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop, "{lanes} lanes: never B's");
+        assert!(!socket.connection.accepts(socket.now));
+    }
+    // Not yet at its end, it is not clean: nobody is placed there until it is.
+    let mut socket = Socket::new(32);
+    let lane = socket.send(A);
+    socket.send(B);
+    socket.hear(lane, CREATED);
+    socket.connection.handle_abandoned(socket.now, A);
+    assert!(socket.connection.lane(lane).is_some_and(|lane| !lane.is_free()));
+    assert_eq!(socket.hear(lane, COMPLETED), Verdict::Drop);
+    assert!(socket.connection.lane(lane).is_some_and(Lane::is_empty));
 }

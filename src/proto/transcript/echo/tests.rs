@@ -26,7 +26,7 @@ fn follow(said: &[&str], items: &[&str]) -> Result<(usize, usize), Reason> {
 }
 
 #[test]
-fn the_ways_clients_repeat_a_response() {
+fn f05_the_ways_clients_repeat_a_response() {
     let short = r#"{"role":"assistant","content":"ab"}"#;
     let split =
         r#"{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}],"x":1}"#;
@@ -119,7 +119,7 @@ fn heard(done: &[&str], output: Option<&str>) -> Option<Echo> {
 }
 
 #[test]
-fn two_accounts_of_one_response_must_agree() {
+fn f18_f19_two_accounts_of_one_response_must_agree() {
     let told = heard(&[THOUGHT, TEXT], None);
     assert!(told.is_some());
     assert_eq!(heard(&[THOUGHT, TEXT], Some("[]")), told, "a terminal event without output");

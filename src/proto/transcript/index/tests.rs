@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn what_goes_in_comes_out_and_the_weight_is_bounded(
+    fn f76_what_goes_in_comes_out_and_the_weight_is_bounded(
         heads in prop::collection::vec((0..3usize, prop::collection::vec(0..2usize, 1..5)), 1..40),
         capacity in prop_oneof![Just(0usize), Just(3000), Just(1 << 20)],
     ) {
@@ -132,7 +132,7 @@ fn the_least_recently_used_goes_first() {
 }
 
 #[test]
-fn tenants_never_meet() {
+fn f35_f36_tenants_never_meet() {
     let mut index = Index::new(1 << 20);
     let mine = insert(&mut index, "s", &["a"], "r0", &["X"]);
     let next = ["a", "X", "b"];
@@ -147,7 +147,7 @@ fn tenants_never_meet() {
 }
 
 #[test]
-fn reasoning_decides_between_heads_and_names_its_grade() {
+fn f07_reasoning_decides_between_heads_and_names_its_grade() {
     let mut index = Index::new(1 << 20);
     let thought = insert(&mut index, "t", &["a"], "r0", &["?one", "?two", "X"]);
     for (items, expected) in [
@@ -189,7 +189,7 @@ fn reasoning_decides_between_heads_and_names_its_grade() {
 }
 
 #[test]
-fn a_changed_field_that_nobody_knows_breaks_the_chain_and_a_known_one_does_not() {
+fn f01_a_changed_field_that_nobody_knows_breaks_the_chain_and_a_known_one_does_not() {
     let mut index = Index::new(1 << 20);
     insert(&mut index, "t", &["a"], "r0", &["X"]);
     let body = request("t", &["a", "X", "b"]).body().to_owned();
@@ -227,5 +227,29 @@ fn reasons_tell_a_first_turn_from_an_edited_one() {
         (&["a", "b", "X"], Reason::NothingNew),
     ] {
         assert_eq!(best(&index, &request("t", items)), Err(reason), "{items:?}");
+    }
+}
+
+#[test]
+fn f12_of_two_heads_alike_the_one_of_the_same_instructions_is_continued() {
+    let of = |instructions: &str, items: &[&str]| {
+        let body =
+            request("t", items).body().replacen('{', &format!(r#"{{"instructions":"{instructions}","#), 1);
+        Request::parse(&key(), &account("t"), Bytes::from(body), &[]).expect("a request")
+    };
+    let mut index = Index::new(1 << 20);
+    let mut heads = Vec::new();
+    for (n, role) in ["plan", "write", "plan", "read"].iter().enumerate() {
+        let response = format!("r{n}").into();
+        let past = Past::default();
+        heads.push(
+            index
+                .insert(account("t"), &of(role, &["go"]), response, echo(&["?mine", "Sure."]), past)
+                .expect("a head"),
+        );
+    }
+    for (role, expected) in [("write", heads[1]), ("plan", heads[2]), ("read", heads[3]), ("new", heads[3])] {
+        let found = best(&index, &of(role, &["go", "Sure.", "on"]));
+        assert_eq!(found, Ok((expected, 2, Grade::Visible)), "{role}");
     }
 }

@@ -254,3 +254,14 @@ fn told(request: &Request) -> String {
 fn told_from(request: &Request, other: &Request) -> String {
     told_of(request, other.chain.as_ref().map_or(0, |chain| chain.first))
 }
+
+#[test]
+fn f59_a_request_is_read_where_it_lies_and_its_frame_is_the_only_copy() {
+    let words = "x".repeat(1 << 20);
+    let body = Bytes::from(format!(r#"{{"model":"m","input":[{{"role":"user","content":"{words}"}}]}}"#));
+    let request = Request::parse(&key(), &account(), body.clone(), &[]).expect("a request");
+    assert_eq!(request.clone().body().as_ptr(), body.as_ptr());
+    assert!(body.as_ptr_range().contains(&request.item(0).expect("an item").as_ptr()));
+    let frame = frame::write(&request, Envelope { stream_id: Some("tw0"), previous: None, new_from: None });
+    assert!(frame.capacity() <= body.len() + 512, "{}", frame.capacity());
+}

@@ -86,7 +86,7 @@ fn what_counts_in_old_input() {
 }
 
 #[test]
-fn an_echo_is_known_by_what_the_model_said() {
+fn f05_f06_an_echo_is_known_by_what_the_model_said() {
     for (a, b) in [
         (
             r#"{"type":"message","id":"m1","role":"assistant","status":"completed","phase":"final_answer","content":[{"type":"output_text","text":"a","annotations":[],"logprobs":[]},{"type":"output_text","text":"b"}]}"#,
@@ -127,7 +127,7 @@ fn an_echo_is_known_by_what_the_model_said() {
 }
 
 #[test]
-fn reasoning_is_known_by_its_blob_then_by_its_id() {
+fn f07_reasoning_is_known_by_its_blob_then_by_its_id() {
     let key_of = |text: &str| match input(text) {
         InputItem::Reasoning(key) => key,
         InputItem::Visible(_) => panic!("{text}"),

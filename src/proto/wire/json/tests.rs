@@ -157,3 +157,13 @@ fn the_json_library_keeps_the_features_we_rely_on() {
     assert_eq!(json!({"b": 1, "a": 2}).to_string(), r#"{"a":2,"b":1}"#);
     assert_eq!(serde_json::from_str::<Value>("1.10").unwrap().to_string(), "1.1");
 }
+
+#[test]
+fn f59_what_has_too_many_parts_is_not_taken() {
+    let array = |n: usize| format!("[{}{{}}]", "{},".repeat(n - 1));
+    assert_eq!(elements(&array(MAX_PARTS)).map(|parts| parts.len()), Ok(MAX_PARTS));
+    assert_eq!(elements(&array(MAX_PARTS + 1)), Err(JsonError::Syntax));
+    let object = |n: usize| format!("{{{}\"a\":1}}", "\"a\":1,".repeat(n - 1));
+    assert_eq!(members(&object(MAX_PARTS)).map(|parts| parts.len()), Ok(MAX_PARTS));
+    assert_eq!(members(&object(MAX_PARTS + 1)), Err(JsonError::Syntax));
+}

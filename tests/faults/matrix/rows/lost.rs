@@ -28,8 +28,8 @@ pub(crate) fn losses() -> Family {
         // The frame was taken: a loss like any other.
         _ => broken(LOST),
     };
-    // Larger than any frame the socket has taken, or it cannot be the frame.
-    rows.push(Row { weight: 100, ..Row::new("close 1009", Fault::Close(1009), size).apart() });
+    // Larger than any frame the socket has taken, and than what every provider takes, or it cannot be the frame.
+    rows.push(Row { weight: 1_500, ..Row::new("close 1009", Fault::Close(1009), size).apart() });
     Family { title: "Lost connections", rows }
 }
 

@@ -7,12 +7,13 @@ use tailwire::sim::script::Trickle;
 use tailwire::sim::{Fault, Moment};
 
 use crate::matrix::table::{
-    CLEAN, Cell, Family, NOTHING, Outcome, REFUSED, Row, Socket, Strike, Turns, UNHEARD, broken, lost,
+    CLEAN, Cell, Family, NOTHING, Next, Outcome, REFUSED, Row, Rung, Seen, Socket, Strike, Turns, broken,
+    lost,
 };
 use crate::support::ms;
 
 /// Long enough for a busy machine, short enough to wait for.
-const LIMIT: Duration = Duration::from_millis(700);
+const LIMIT: Duration = Duration::from_secs(1);
 
 fn hasty(settings: &mut Settings) {
     settings.timeouts.connect = LIMIT;
@@ -24,7 +25,11 @@ fn hasty(settings: &mut Settings) {
 fn silent(moment: Moment) -> Cell {
     match moment {
         Moment::Upgrade => REFUSED,
-        Moment::AfterSend => UNHEARD,
+        // REST may answer at once, be it with a refusal.
+        Moment::AfterSend => {
+            let answered = Seen::Right(Rung::Http("recovered"));
+            Cell::Played(Outcome::new(answered, answered, Socket::Lost).next(Next::Anew))
+        }
         Moment::AfterTerminal | Moment::Idle => {
             Cell::Never("an idle socket is silent by nature; a dead one is found by its missing pongs")
         }

@@ -59,7 +59,7 @@ pub(crate) fn addresses() -> Family {
                 "a conversation has its socket; where it lost that, it asks as a first turn does",
             ),
             ..Row::new(name, Fault::Silence, cells)
-                .tuned(|settings: &mut Settings| settings.timeouts.connect = ms(700))
+                .tuned(|settings: &mut Settings| settings.timeouts.connect = ms(500))
                 .apart()
         }
     };

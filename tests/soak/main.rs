@@ -1,0 +1,289 @@
+//! Worlds at length: a simulated provider, the proxy before it, and many agents, while everything goes wrong that can.
+//! `just soak` runs it for minutes or hours; without flags (`cargo test`) it is a short run of a fixed seed, so that it
+//! cannot rot.
+//!
+//! What is judged:
+//! - **Wrong contexts.** The digests the provider reports for every completed answer are those of a direct run of the
+//!   client's own full request (`judge.rs`); its settings, its credential and what it says are compared as well. The
+//!   one thing allowed is the documented one: with `reasoning = "keep"` and a plan of `grade=visible` the context may
+//!   hold reasoning that the client left out, and then exactly the reasoning of the chain that was continued.
+//! - **Lost turns.** An attempt without an answer is lost unless a direct client would have been without one as well:
+//!   1. the provider itself answered with an error, or ended the response as failed or incomplete;
+//!   2. a stream had begun, and then the connection that carried it was closed, reset, silenced or garbled, or the
+//!      provider went down: after the first byte a direct stream breaks off, too;
+//!   3. before the first byte (for JSON: the last), only if transport was lost under two tries of the turn, or under one
+//!      that must not be run twice (tools that act, a client's own `previous_response_id`), or under the client's
+//!      bytes over HTTP; one loss must have been recovered from;
+//!   4. the provider was down, or the proxy was being drained (no head of an answer) or had been killed;
+//!   5. the client left, or read too slowly for the bounds it was given;
+//!   6. the provider had forgotten what the client named by its id.
+//!
+//!   Everything else is lost: also an attempt that hangs, and a turn that 25 attempts do not answer. After the chaos
+//!   every agent has two more turns.
+//! - **Leaks.** After every drain, and at the end: sockets at the provider, tasks of either side, bytes waiting for
+//!   clients, permits of turns, open file descriptors.
+//!
+//! Every agent's draws depend on the seed and its number alone; how they interleave depends on the machine. It sleeps
+//! where its clients and its outages do; nothing here waits for a time to have an effect.
+//!
+//! Not here: which rung a fault leads to (`tests/faults`); a reload of settings, which the proxy does not have.
+
+mod agent;
+mod chance;
+mod chaos;
+mod chat;
+mod client;
+mod judge;
+mod lore;
+mod provider;
+mod proxy;
+mod tally;
+mod trouble;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use tailwire::sim::{self, Script};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use agent::Agent;
+use chance::Chance;
+use lore::Lore;
+use proxy::{End, Life, TURNS};
+use tally::{BAD, LEAKED, Tally};
+use trouble::Troubles;
+
+/// A run's measures.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Plan {
+    /// Everything drawn comes from it.
+    #[arg(long, default_value_t = 20_261_127)]
+    pub(crate) seed: u64,
+    /// Agents that talk at once.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) agents: usize,
+    /// Ends after so many minutes.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) minutes: f64,
+    /// Ends after so many turns, if that comes first.
+    #[arg(long, default_value_t = u64::MAX)]
+    pub(crate) turns: u64,
+    /// The proxy is the real binary, as a child.
+    #[arg(long)]
+    pub(crate) binary: bool,
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) tally: Tally,
+    pub(crate) troubles: Troubles,
+    pub(crate) lore: Lore,
+    pub(crate) provider: provider::House,
+    pub(crate) proxy: Mutex<proxy::House>,
+    /// Sees every request in full, over HTTP, with nothing in between.
+    pub(crate) reference: sim::Running,
+    port: AtomicU16,
+    began: Instant,
+}
+
+impl World {
+    async fn open(plan: Plan) -> Self {
+        let provider = provider::House::open(Script { deflate: true, ..Script::default() }).await;
+        let upstream = format!("http://{}/v1", provider.addr);
+        let life = Life::draw(&mut Chance::new(plan.seed, 8_888_888));
+        let proxy = proxy::House::open(upstream, plan.binary, &life).await;
+        Self {
+            tally: Tally::default(),
+            troubles: Troubles::default(),
+            lore: Lore::default(),
+            port: AtomicU16::new(proxy.addr.port()),
+            proxy: Mutex::new(proxy),
+            reference: sim::Running::start(Script::default()).await.expect("a free port"),
+            provider,
+            plan,
+            began: Instant::now(),
+        }
+    }
+
+    pub(crate) fn proxy_addr(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port.load(Ordering::Relaxed)).into()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        let minutes = self.began.elapsed().as_secs_f64() / 60.0;
+        self.tally.turns() >= self.plan.turns || minutes >= self.plan.minutes
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(plan) = plan() else { return ExitCode::SUCCESS };
+    println!(
+        "soak: seed {}, {} agents, {} minutes{}",
+        plan.seed,
+        plan.agents,
+        plan.minutes,
+        if plan.binary { ", the real binary" } else { "" }
+    );
+    let runtime = provider::runtime("agents");
+    let before = descriptors();
+    let tally = runtime.block_on(async { tokio::spawn(soak(plan)).await.expect("the soak does not panic") });
+    let after = descriptors();
+    println!("file descriptors            {before} before, {after} after");
+    if after > before {
+        tally.fail(LEAKED, "descriptors", &format!("{after} open, {before} before"));
+    }
+    let bad: Vec<String> = BAD.iter().map(|heading| format!("{} {heading}", tally.total(heading))).collect();
+    println!("soak: {}", bad.join(", "));
+    if BAD.iter().all(|heading| tally.total(heading) == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The flags; without any of ours this is one test among others, which a filter may leave out.
+fn plan() -> Option<Plan> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|given| given == "--seed" || given == "--minutes" || given == "--soak") {
+        let own = arguments.into_iter().filter(|given| given != "--soak");
+        return Some(Plan::parse_from(std::iter::once("soak".to_owned()).chain(own)));
+    }
+    let filters: Vec<&String> = arguments.iter().filter(|given| !given.starts_with('-')).collect();
+    let listed = arguments.iter().any(|given| given == "--list");
+    let wanted = filters.is_empty() || filters.iter().any(|filter| "soak".contains(&***filter));
+    (wanted && !listed).then_some(Plan { seed: 7, agents: 8, minutes: 1.0, turns: 120, binary: false })
+}
+
+async fn soak(plan: Plan) -> Tally {
+    let world = Arc::new(World::open(plan).await);
+    let idle_tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    println!("memory                      {}", memory(&world).await);
+    let chaos = tokio::spawn(chaos::run(world.clone()));
+    let watch = tokio::spawn(watch(world.clone()));
+    let mut agents = JoinSet::new();
+    for number in 0..world.plan.agents {
+        agents.spawn(Agent::new(world.clone(), number).run());
+    }
+    while let Some(ended) = agents.join_next().await {
+        ended.expect("an agent does not panic");
+    }
+    chaos.await.expect("the chaos does not panic");
+    for number in 0..world.plan.agents {
+        agents.spawn(Agent::new(world.clone(), 1000 + number).calm());
+    }
+    while let Some(ended) = agents.join_next().await {
+        ended.expect("an agent does not panic");
+    }
+    watch.abort();
+    let _ = watch.await;
+    let took = world.began.elapsed();
+    println!("memory                      {}", memory(&world).await);
+    quiet(&world).await;
+    let left = |what: &str, number: usize| world.tally.fail(LEAKED, "tasks", &format!("{number} {what}"));
+    let handle = tokio::runtime::Handle::current();
+    if !until(|| handle.metrics().num_alive_tasks() <= idle_tasks).await {
+        left("tasks of the agents and the reference", handle.metrics().num_alive_tasks() - idle_tasks);
+    }
+    let world = Arc::into_inner(world).expect("all that held it have ended");
+    let World { tally, provider, reference, .. } = world;
+    if !provider.close(&tally).await {
+        tally.fail(LEAKED, "tasks", "the provider's did not end");
+    }
+    reference.stop().await.expect("the reference does not panic");
+    println!("{}", tally.table(took));
+    tally
+}
+
+/// Nobody talks any more: what is left is what leaked.
+async fn quiet(world: &World) {
+    let leaked = |name: &str, story: String| world.tally.fail(LEAKED, name, &story);
+    if !until(|| world.provider.running() == 0).await {
+        leaked("turns", format!("{} turns are still generated", world.provider.running()));
+    }
+    let mut proxy = world.proxy.lock().await;
+    if let Some((_, buffered)) = proxy.held()
+        && buffered > 0
+    {
+        leaked("bytes", format!("{buffered} bytes wait for clients"));
+    }
+    let same = || proxy.held().is_none_or(|(sockets, _)| sockets == world.provider.sockets());
+    if !until(same).await {
+        let (here, there) = (proxy.held(), world.provider.sockets());
+        leaked("sockets", format!("{here:?} sockets at the proxy, {there} at the provider"));
+    }
+    let refused = refused_at_the_brim(world.proxy_addr()).await;
+    if refused != 1 {
+        leaked("permits", format!("{refused} of {} turns at once are refused, not 1", TURNS + 1));
+    }
+    proxy.stop(End::Drain, &world.tally, &world.provider).await;
+}
+
+/// One turn more than the proxy takes at once, none of which ever says all of its body; how many are refused.
+async fn refused_at_the_brim(addr: SocketAddr) -> usize {
+    let mut streams = Vec::new();
+    for _ in 0..=TURNS {
+        let mut stream = TcpStream::connect(addr).await.expect("the proxy listens");
+        let head = "POST /v1/responses HTTP/1.1\r\nhost: h\r\nauthorization: Bearer brim\r\ncontent-length: 99\r\n\r\n{";
+        stream.write_all(head.as_bytes()).await.expect("the proxy reads");
+        streams.push(stream);
+    }
+    let mut answers = JoinSet::new();
+    for mut stream in streams {
+        answers.spawn(async move {
+            let mut first = [0; 12];
+            let answered = tokio::time::timeout(Duration::from_secs(3), stream.read_exact(&mut first)).await;
+            matches!(answered, Ok(Ok(_))) && first.ends_with(b"503")
+        });
+    }
+    let mut refused = 0;
+    while let Some(answer) = answers.join_next().await {
+        refused += usize::from(answer.unwrap_or_default());
+    }
+    refused
+}
+
+/// A sign of life each minute.
+async fn watch(world: Arc<World>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let bad: Vec<String> =
+            BAD.iter().map(|heading| format!("{} {heading}", world.tally.total(heading))).collect();
+        let (seconds, turns) = (world.began.elapsed().as_secs(), world.tally.turns());
+        println!("{seconds:>6} s {turns:>8} turns, {}; memory {}", bad.join(", "), memory(&world).await);
+    }
+}
+
+async fn memory(world: &World) -> String {
+    let mut told = resident("self");
+    if let Some(child) = world.proxy.lock().await.process() {
+        told = format!("{told}, the proxy's own {}", resident(&child.to_string()));
+    }
+    told
+}
+
+fn resident(process: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.map_or_else(|| "unknown".to_owned(), |line| line.trim().to_owned())
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Waits for a condition that nobody signals; false if it does not come about.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) -> bool {
+    for _ in 0..PATIENCE_TICKS {
+        if condition() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+/// Thirty seconds.
+const PATIENCE_TICKS: usize = 3000;
