@@ -100,7 +100,8 @@ pub fn quoted(text: &str) -> String {
 
 /// A list of values that are JSON already.
 pub fn array<S: AsRef<str>>(values: &[S]) -> String {
-    let mut list = String::with_capacity(2 + values.iter().map(|value| value.as_ref().len() + 1).sum::<usize>());
+    let mut list =
+        String::with_capacity(2 + values.iter().map(|value| value.as_ref().len() + 1).sum::<usize>());
     list.push('[');
     for (n, value) in values.iter().enumerate() {
         if n > 0 {

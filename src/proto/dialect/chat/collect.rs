@@ -42,9 +42,13 @@ impl Message {
         self.others.push(item.to_owned());
         let Some((kind, said)) = reply::call_kind(&fields) else { return };
         let mut named = Object::default();
-        named.raw("name", fields.value("name").unwrap_or(r#""""#)).raw(said, fields.value(said).unwrap_or(r#""""#));
+        named
+            .raw("name", fields.value("name").unwrap_or(r#""""#))
+            .raw(said, fields.value(said).unwrap_or(r#""""#));
         let mut call = Object::default();
-        call.raw("id", fields.value("call_id").unwrap_or(r#""""#)).text("type", kind).raw(kind, &named.finish());
+        call.raw("id", fields.value("call_id").unwrap_or(r#""""#))
+            .text("type", kind)
+            .raw(kind, &named.finish());
         self.calls.push(call.finish());
     }
 
@@ -96,7 +100,10 @@ impl Message {
     }
 
     fn write(&self) -> String {
-        let text = self.text.as_deref().filter(|text| !(text.is_empty() && (self.has_calls() || self.refusal.is_some())));
+        let text = self
+            .text
+            .as_deref()
+            .filter(|text| !(text.is_empty() && (self.has_calls() || self.refusal.is_some())));
         let null = || "null".to_owned();
         let mut message = Object::default();
         message

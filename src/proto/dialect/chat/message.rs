@@ -96,7 +96,8 @@ impl Items {
     fn call(&mut self, call: &str) -> Result<(), Reason> {
         const NAME: Reason = Reason::Field("tool_calls");
         let call = Fields::read(call).map_err(|_| Reason::Undigestable)?;
-        only(&call, &["id", "type", "index", "function", "custom", "provider_specific_fields"]).map_err(|_| NAME)?;
+        only(&call, &["id", "type", "index", "function", "custom", "provider_specific_fields"])
+            .map_err(|_| NAME)?;
         let id = call.value("id").filter(|id| id.starts_with('"')).ok_or(NAME)?;
         let mut item = Object::default();
         match call.string("type").as_deref() {

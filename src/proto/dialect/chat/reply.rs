@@ -27,15 +27,19 @@ impl Head {
         }
     }
 
-    /// The head of a reply whose response has not named itself. `created` is in Unix seconds.
-    pub(super) fn standing_in(id: &str, created: u64, model: &str) -> Self {
-        Self { id: id.to_owned(), created: created.to_string(), model: quoted(model), tier: None }
+    /// The head of a reply whose response has not named itself.
+    pub(super) fn standing_in(id: &str, model: &str) -> Self {
+        Self { id: id.to_owned(), created: "0".to_owned(), model: quoted(model), tier: None }
     }
 
     /// Writes the members that come before `choices`.
     pub(super) fn begin(&self, kind: &str) -> Object {
         let mut object = Object::default();
-        object.text("id", &self.id).text("object", kind).raw("created", &self.created).raw("model", &self.model);
+        object
+            .text("id", &self.id)
+            .text("object", kind)
+            .raw("created", &self.created)
+            .raw("model", &self.model);
         object
     }
 
@@ -65,15 +69,17 @@ pub(super) fn usage(response: &str) -> Option<String> {
     let response = Fields::read(response).ok()?;
     let usage = Fields::read(response.value("usage")?).ok()?;
     let number = |key: &str| usage.value(key).unwrap_or("0");
-    let detail = |group: &str, key: &str| {
-        Fields::read(usage.value(group)?).ok()?.value(key).map(str::to_owned)
-    };
+    let detail =
+        |group: &str, key: &str| Fields::read(usage.value(group)?).ok()?.value(key).map(str::to_owned);
     let zero = || "0".to_owned();
     let cached = detail("input_tokens_details", "cached_tokens").unwrap_or_else(zero);
     let written = detail("input_tokens_details", "cache_write_tokens");
     let reasoning = detail("output_tokens_details", "reasoning_tokens").unwrap_or_else(zero);
     let mut prompt = Object::default();
-    prompt.raw("cached_tokens", &cached).raw("audio_tokens", "0").raw_if("cache_write_tokens", written.as_deref());
+    prompt
+        .raw("cached_tokens", &cached)
+        .raw("audio_tokens", "0")
+        .raw_if("cache_write_tokens", written.as_deref());
     let mut completion = Object::default();
     completion
         .raw("reasoning_tokens", &reasoning)

@@ -56,7 +56,9 @@ pub fn translate(text: &str) -> Result<Translated, Reason> {
     }
     let framing = settings.framing(&model)?;
     let mut body = Object::default();
-    body.raw("model", chat.value("model").unwrap_or("null")).raw("input", &items.finish()).raw("store", "false");
+    body.raw("model", chat.value("model").unwrap_or("null"))
+        .raw("input", &items.finish())
+        .raw("store", "false");
     settings.write(&mut body);
     Ok(Translated { body: body.finish(), model, framing })
 }
@@ -82,9 +84,18 @@ impl<'a> Settings<'a> {
     fn take(&mut self, name: &'a str, value: &'a str) -> Result<(), Reason> {
         match name {
             "model" | "messages" => {}
-            "stream" | "temperature" | "top_p" | "parallel_tool_calls" | "metadata" | "user"
-            | "safety_identifier" | "prompt_cache_key" | "prompt_cache_options" | "prompt_cache_retention"
-            | "service_tier" | "moderation" => self.same.push((name, value)),
+            "stream"
+            | "temperature"
+            | "top_p"
+            | "parallel_tool_calls"
+            | "metadata"
+            | "user"
+            | "safety_identifier"
+            | "prompt_cache_key"
+            | "prompt_cache_options"
+            | "prompt_cache_retention"
+            | "service_tier"
+            | "moderation" => self.same.push((name, value)),
             "max_tokens" | "max_completion_tokens" => self.limits.push(limit(name, value)?),
             "reasoning_effort" => self.effort = Some(value),
             "verbosity" => self.verbosity = Some(value),

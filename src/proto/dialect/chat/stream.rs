@@ -50,11 +50,11 @@ enum Words {
 }
 
 impl Chunks {
-    /// For a request with this framing. `id`, `created` (Unix seconds) and `model` stand in until the response names its own.
-    pub fn new(framing: Framing, id: &str, created: u64, model: &str) -> Self {
+    /// For a request with this framing. `id` and `model` stand in until the response names its own.
+    pub fn new(framing: Framing, id: &str, model: &str) -> Self {
         Self {
             framing,
-            head: Head::standing_in(id, created, model),
+            head: Head::standing_in(id, model),
             begun: false,
             parts: BTreeMap::new(),
             text: (0, 0),
@@ -98,8 +98,12 @@ impl Chunks {
         let Some(index) = event.number("output_index") else { return };
         let part = (index, event.number("content_index").unwrap_or(0));
         match event.name() {
-            "response.output_item.added" => self.announce(index, event.value("item").unwrap_or("{}"), event, out),
-            "response.output_item.done" => self.finish_item(index, event.value("item").unwrap_or("{}"), event, out),
+            "response.output_item.added" => {
+                self.announce(index, event.value("item").unwrap_or("{}"), event, out)
+            }
+            "response.output_item.done" => {
+                self.finish_item(index, event.value("item").unwrap_or("{}"), event, out)
+            }
             "response.output_text.delta" => self.words(part, Words::Text, &text(event, "delta"), event, out),
             "response.output_text.done" => self.rest(part, Words::Text, &text(event, "text"), event, out),
             "response.refusal.delta" => self.words(part, Words::Refusal, &text(event, "delta"), event, out),
@@ -154,7 +158,9 @@ impl Chunks {
     fn annotation(&mut self, part: (u64, u64), event: &Event, out: &mut Vec<u8>) {
         // Counted from the start of its part there, of the whole text here.
         let shift = self.parts.get(&part).map_or(self.text.1, |(_, before)| *before);
-        let Some(note) = event.value("annotation").and_then(|note| reply::annotation(note, shift)) else { return };
+        let Some(note) = event.value("annotation").and_then(|note| reply::annotation(note, shift)) else {
+            return;
+        };
         self.begin(r#""""#, out);
         let delta = Object::default().raw("annotations", &array(&[note])).finish();
         self.chunk(&delta, None, "null", None, out);
@@ -249,7 +255,8 @@ impl Chunks {
         let spans = json::elements(output).unwrap_or_default();
         for span in &spans {
             let Ok(fields) = Fields::read(&output[span.clone()]) else { continue };
-            let content = fields.value("content").filter(|_| fields.string("type").as_deref() == Some("message"));
+            let content =
+                fields.value("content").filter(|_| fields.string("type").as_deref() == Some("message"));
             let content = content.unwrap_or("[]");
             for part in json::elements(content).unwrap_or_default() {
                 let Ok(part) = Fields::read(&content[part]) else { continue };

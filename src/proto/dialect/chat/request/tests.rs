@@ -22,7 +22,10 @@ fn messages() {
         (json!({"role": "system", "content": "Be brief."}), say("system", json!("Be brief."))),
         (
             json!({"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}),
-            say("developer", json!([{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}])),
+            say(
+                "developer",
+                json!([{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]),
+            ),
         ),
         (
             json!({"role": "user", "content": [
@@ -55,7 +58,10 @@ fn messages() {
         ),
         (
             json!({"role": "assistant", "content": "well", "refusal": "no"}),
-            say("assistant", json!([{"type": "output_text", "text": "well"}, {"type": "refusal", "refusal": "no"}])),
+            say(
+                "assistant",
+                json!([{"type": "output_text", "text": "well"}, {"type": "refusal", "refusal": "no"}]),
+            ),
         ),
     ] {
         assert_eq!(items(&json!([message])), Ok(json!([item])), "{message}");
@@ -98,8 +104,14 @@ fn settings() {
     let grammar = json!({"type": "grammar", "grammar": {"syntax": "lark", "definition": "x"}});
     let schema = json!({"name": "s", "schema": {"type": "object"}, "description": "d"});
     for (chat, responses) in [
-        (json!({"temperature": 0.5, "top_p": 1.0, "metadata": {"a": "b"}, "user": "u", "safety_identifier": "s"}), None),
-        (json!({"prompt_cache_key": "k", "prompt_cache_options": {"mode": "x"}, "service_tier": "flex"}), None),
+        (
+            json!({"temperature": 0.5, "top_p": 1.0, "metadata": {"a": "b"}, "user": "u", "safety_identifier": "s"}),
+            None,
+        ),
+        (
+            json!({"prompt_cache_key": "k", "prompt_cache_options": {"mode": "x"}, "service_tier": "flex"}),
+            None,
+        ),
         (json!({"parallel_tool_calls": false, "moderation": {"x": 1}, "stream": true}), None),
         (json!({"max_tokens": 16}), Some(json!({"max_output_tokens": 16}))),
         (json!({"max_completion_tokens": 400}), Some(json!({"max_output_tokens": 400}))),
@@ -110,8 +122,10 @@ fn settings() {
         ),
         (
             json!({"response_format": {"type": "json_schema", "json_schema": schema}}),
-            Some(json!({"text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"},
-                "description": "d", "strict": false}}})),
+            Some(
+                json!({"text": {"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"},
+                "description": "d", "strict": false}}}),
+            ),
         ),
         (
             json!({"tools": [{"type": "function", "function": function}, {"type": "function", "function": {"name": "g", "strict": true}},
@@ -185,11 +199,17 @@ fn what_cannot_be_translated_is_named() {
         (json!({"never_heard_of": 1}), "field:other"),
         (json!({"messages": audio}), "field:content"),
         (json!({"messages": [{"role": "function", "name": "f", "content": "x"}]}), "field:name"),
-        (json!({"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]}), "field:function_call"),
+        (
+            json!({"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": ""}}]}),
+            "field:function_call",
+        ),
         (json!({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}), "field:audio"),
         (json!({"messages": [{"role": "assistant"}]}), "field:content"),
         (json!({"messages": [{"role": "user", "content": "x", "new": 1}]}), "field:messages"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]}), "field:content"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]}),
+            "field:content",
+        ),
         (json!({"messages": [{"role": "tool", "content": "x"}]}), "field:tool_call_id"),
         (json!({"messages": "x"}), "not-understood"),
         (json!({"model": 7}), "not-understood"),
@@ -206,7 +226,8 @@ fn what_cannot_be_translated_is_named() {
 
 #[test]
 fn a_longer_history_begins_with_the_shorter_one() {
-    let first = json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "tools": []}).to_string();
+    let first =
+        json!({"model": "m", "messages": [{"role": "user", "content": "a"}], "tools": []}).to_string();
     let second = json!({"model": "m", "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"}], "tools": []})
     .to_string();

@@ -19,7 +19,7 @@ fn response(status: &str, output: &Value) -> Value {
 
 /// The chunks of a stream of events; the last one's output is what they are checked against.
 fn chunks(framing: Framing, events: &[Value]) -> Vec<Value> {
-    let mut writer = Chunks::new(framing, "chatcmpl-x", 1, "m");
+    let mut writer = Chunks::new(framing, "chatcmpl-x", "m");
     let mut out = Vec::new();
     for value in events {
         let output = value["response"]["output"].to_string();
@@ -42,7 +42,11 @@ fn joined(chunks: &[Value]) -> (String, Vec<(String, String, String)>, String) {
             let kind = if call["custom"].is_object() { "custom" } else { "function" };
             let said = if kind == "custom" { "input" } else { "arguments" };
             if index == calls.len() {
-                calls.push((call["id"].as_str().unwrap().into(), call[kind]["name"].as_str().unwrap().into(), String::new()));
+                calls.push((
+                    call["id"].as_str().unwrap().into(),
+                    call[kind]["name"].as_str().unwrap().into(),
+                    String::new(),
+                ));
                 assert_eq!(call["type"], kind);
             }
             calls[index].2.push_str(call[kind][said].as_str().unwrap_or_default());
@@ -87,8 +91,11 @@ fn whichever_events_a_socket_leaves_out_the_reply_is_the_same() {
     let (_, events) = dense();
     let whole = joined(&chunks(Framing::default(), &events));
     let call = |id: &str, name: &str, said: &str| (id.to_owned(), name.to_owned(), said.to_owned());
-    let expected =
-        ("Héllo".to_owned(), vec![call("c1", "f", "{\"a\":1}"), call("c2", "g", "raw")], "tool_calls".to_owned());
+    let expected = (
+        "Héllo".to_owned(),
+        vec![call("c1", "f", "{\"a\":1}"), call("c2", "g", "raw")],
+        "tool_calls".to_owned(),
+    );
     assert_eq!(whole, expected);
     // Any subset of the events between the first two and the last.
     for leave_out in 0u32..1 << (events.len() - 3) {
@@ -98,7 +105,13 @@ fn whichever_events_a_socket_leaves_out_the_reply_is_the_same() {
             continue;
         }
         let mut some = events[..2].to_vec();
-        some.extend(events[2..events.len() - 1].iter().enumerate().filter(|(n, _)| !skipped(*n)).map(|(_, e)| e.clone()));
+        some.extend(
+            events[2..events.len() - 1]
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| !skipped(*n))
+                .map(|(_, e)| e.clone()),
+        );
         some.push(events[events.len() - 1].clone());
         let told = joined(&chunks(Framing::default(), &some));
         assert_eq!((&told.0, told.1.len(), &told.2), (&expected.0, 2, &expected.2), "{leave_out:b}");
@@ -115,14 +128,26 @@ fn the_order_of_chunks() {
     let all = chunks(framing, &events);
     let (usage, chunks) = all.split_last().unwrap();
     assert_eq!(usage["choices"], json!([]));
-    assert_eq!((&usage["usage"]["prompt_tokens"], &usage["usage"]["completion_tokens_details"]["reasoning_tokens"]), (&json!(9), &json!(3)));
-    assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
+    assert_eq!(
+        (&usage["usage"]["prompt_tokens"], &usage["usage"]["completion_tokens_details"]["reasoning_tokens"]),
+        (&json!(9), &json!(3))
+    );
+    assert_eq!(
+        chunks[0]["choices"][0]["delta"],
+        json!({"role": "assistant", "content": "", "refusal": null})
+    );
     assert_eq!(chunks[1]["choices"][0]["delta"], json!({"content": "Hé"}));
     assert_eq!((&chunks[1]["obfuscation"], &chunks[2]["obfuscation"]), (&json!("zz"), &Value::Null));
     let last = chunks.last().unwrap();
-    assert_eq!((&last["choices"][0]["delta"], &last["choices"][0]["finish_reason"]), (&json!({}), &json!("tool_calls")));
+    assert_eq!(
+        (&last["choices"][0]["delta"], &last["choices"][0]["finish_reason"]),
+        (&json!({}), &json!("tool_calls"))
+    );
     for chunk in &all {
-        assert_eq!((&chunk["id"], &chunk["created"], &chunk["model"]), (&json!("chatcmpl-7"), &json!(1700), &json!("m")));
+        assert_eq!(
+            (&chunk["id"], &chunk["created"], &chunk["model"]),
+            (&json!("chatcmpl-7"), &json!(1700), &json!("m"))
+        );
         assert_eq!(chunk["object"], "chat.completion.chunk");
     }
     assert!(chunks.iter().all(|chunk| chunk["usage"].is_null() && chunk.get("usage").is_some()));
@@ -143,8 +168,10 @@ fn a_call_comes_first_without_content() {
 
 #[test]
 fn why_it_ended() {
-    let said = json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}]);
-    let refused = json!([{"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]);
+    let said =
+        json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}]);
+    let refused =
+        json!([{"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}]);
     let filtered = {
         let mut filtered = response("incomplete", &said);
         filtered["incomplete_details"]["reason"] = "content_filter".into();
@@ -157,22 +184,26 @@ fn why_it_ended() {
         ("completed", response("completed", &refused), "stop", Value::Null, json!("no")),
     ] {
         let output = response["output"].to_string();
-        let body: Value = serde_json::from_str(&collect::body(&response.to_string(), &output, Framing::default())).unwrap();
+        let body: Value =
+            serde_json::from_str(&collect::body(&response.to_string(), &output, Framing::default())).unwrap();
         let choice = &body["choices"][0];
         assert_eq!(
             (&choice["finish_reason"], &choice["message"]["content"], &choice["message"]["refusal"]),
             (&json!(reason), &text, &refusal)
         );
-        let streamed = chunks(Framing::default(), &[json!({"type": format!("response.{kind}"), "response": response})]);
+        let streamed =
+            chunks(Framing::default(), &[json!({"type": format!("response.{kind}"), "response": response})]);
         assert_eq!(joined(&streamed).2, reason);
     }
 }
 
 #[test]
 fn errors_in_the_form_sdks_raise() {
-    let writer = Chunks::new(Framing::default(), "x", 1, "m");
+    let writer = Chunks::new(Framing::default(), "x", "m");
     let mut out = Vec::new();
-    let busy = event(&json!({"type": "error", "status": 503, "error": {"type": "server_error", "code": "busy", "message": "Busy."}}));
+    let busy = event(
+        &json!({"type": "error", "status": 503, "error": {"type": "server_error", "code": "busy", "message": "Busy."}}),
+    );
     writer.write_error(&ProviderError::of_event(&busy), &mut out);
     writer.write_fault(&Fault::SocketLost(None), &mut out);
     let text = String::from_utf8(out).unwrap();
@@ -198,7 +229,10 @@ fn logprobs_have_their_bytes_and_citations_their_place() {
         serde_json::from_str(&collect::body(&response.to_string(), &output.to_string(), framing)).unwrap();
     let choice = &body["choices"][0];
     assert_eq!(choice["message"]["content"], "abcd");
-    assert_eq!(choice["message"]["annotations"][0]["url_citation"], json!({"start_index": 3, "end_index": 4, "title": "t", "url": "u"}));
+    assert_eq!(
+        choice["message"]["annotations"][0]["url_citation"],
+        json!({"start_index": 3, "end_index": 4, "title": "t", "url": "u"})
+    );
     let shown = json!([{"token": "é", "bytes": [195, 169], "logprob": -0.5, "top_logprobs": [{"token": "e", "bytes": [101], "logprob": -1.0}]}]);
     assert_eq!(choice["logprobs"]["content"], shown);
 
