@@ -54,3 +54,11 @@ memory *ARGS:
 # Agents, provider and proxy while everything goes wrong: 5 minutes, or `--minutes 60`, `--turns N`, `--seed S`, `--binary`.
 soak *ARGS:
     cargo test --locked --release --test soak -- --soak {{ARGS}}
+
+# What the heart reads, against naive readers, for SECONDS in all. Add targets (fuzz/fuzz_targets) to run only those.
+fuzz *ARGS:
+    bash fuzz/run.sh {{ARGS}}
+
+# Lines of the heart that its tests reach; fails below 95 %.
+cover:
+    bash tests/cover/run.sh

@@ -53,3 +53,34 @@ impl Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::proto::wire::event::Event;
+
+    #[test]
+    fn every_fault_has_a_name_and_a_sentence_of_its_own() {
+        let event = Event::parse(bytes::Bytes::from_static(br#"{"error":{}}"#)).expect("an event");
+        let faults = [
+            Fault::Connect,
+            Fault::Desynchronised,
+            Fault::Silent,
+            Fault::SlowReader,
+            Fault::SocketLost(Some(1006)),
+            Fault::TooBig,
+            Fault::Provider(Box::new(ProviderError::of_event(&event))),
+            Fault::ShuttingDown,
+        ];
+        let names: BTreeSet<_> = faults.iter().map(Fault::name).collect();
+        let sentences: BTreeSet<_> = faults.iter().map(Fault::sentence).collect();
+        assert_eq!((names.len(), sentences.len()), (faults.len(), faults.len()));
+        // They become a label of counters and a code in front of clients.
+        assert!(
+            names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')),
+            "{names:?}"
+        );
+    }
+}

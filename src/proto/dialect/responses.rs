@@ -186,7 +186,7 @@ impl Restorer {
         if least > 0 && !has_output && !self.is_incomplete() {
             push(&mut object, "output", &self.rebuilt());
         }
-        object.push('}');
+        object.push_str(if object.is_empty() { "{}" } else { "}" });
         object
     }
 

@@ -227,10 +227,7 @@ impl Connection {
     pub fn handle_send(&mut self, now: Instant, turn: TurnId) -> bool {
         let waiting = self.lanes.values_mut().find(|lane| lane.turn() == Some(turn));
         let Some(lane) = waiting else { return false };
-        if let State::Waiting { sent, .. } = &mut lane.state {
-            *sent = true;
-        }
-        lane.touched = now;
+        lane.send(now);
         self.health.send(now);
         true
     }

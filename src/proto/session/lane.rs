@@ -72,6 +72,8 @@ pub struct Lane {
     pub state: State,
     /// Forks of its latest response that the provider has not yet taken up: until then the lane must not advance.
     pub holds: u32,
+    /// The provider may still say something here: a frame went up and no clean ending came down. Stays so once burnt.
+    pub asked: bool,
     /// Last time a turn or an event touched it.
     pub touched: Instant,
 }
@@ -79,7 +81,7 @@ pub struct Lane {
 impl Lane {
     /// A new lane, with nothing in its memory.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Idle { head: None }, holds: 0, touched: now }
+        Self { state: State::Idle { head: None }, holds: 0, asked: false, touched: now }
     }
 
     /// Gives the lane to a turn. Only an idle, unheld lane can be given.
@@ -91,6 +93,15 @@ impl Lane {
         self.touched = now;
         self.state = State::Waiting { turn, before, sent: false, frame };
         true
+    }
+
+    /// The frame of the turn that waits here may reach the provider from now on.
+    pub fn send(&mut self, now: Instant) {
+        if let State::Waiting { sent, .. } = &mut self.state {
+            *sent = true;
+            self.asked = true;
+        }
+        self.touched = now;
     }
 
     /// Takes an event of the provider.
@@ -113,6 +124,7 @@ impl Lane {
             None if terminal => State::Idle { head: None },
             None => self.state,
         };
+        self.asked = !terminal || self.state == State::Burnt;
         turn.map_or(Heard::Nobody, Heard::Turn)
     }
 

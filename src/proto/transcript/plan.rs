@@ -129,3 +129,50 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_label_of_its_own_and_is_shown_by_it() {
+        use Reason::*;
+        let reasons = [
+            FirstTurn,
+            HistoryChanged,
+            EchoMissing,
+            EchoChanged,
+            CallUnanswered,
+            ReasoningAdded,
+            ReasoningDropped,
+            FieldChanged,
+            NothingNew,
+            SocketLost,
+            SocketAged,
+            LaneAdvanced,
+            LaneBusy,
+            Header("user-agent".into()),
+            NotFound,
+            Recovered,
+            TooLarge,
+            NotUnderstood,
+            DuplicateKey,
+            Undigestable,
+            Field("prompt"),
+            ClientAnchor,
+            Mode,
+            Profile,
+            NoSocket,
+            Busy,
+        ];
+        let labels: BTreeSet<_> = reasons.iter().map(Reason::label).collect();
+        assert_eq!(labels.len(), reasons.len());
+        for reason in &reasons {
+            assert!(reason.to_string().starts_with(reason.label()), "{reason}");
+        }
+        assert_eq!(Header("user-agent".into()).to_string(), "header:user-agent");
+        assert_eq!(Field("prompt").to_string(), "field:prompt");
+    }
+}

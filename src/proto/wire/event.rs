@@ -115,7 +115,7 @@ impl Event {
     /// The lane it came on; `Err` for a name we never give.
     pub fn lane(&self) -> Result<LaneId, JsonError> {
         let Some(name) = self.value("stream_id") else { return Ok(LaneId::Default) };
-        LaneId::parse(json::string(name).as_deref()).ok_or(JsonError::Syntax)
+        json::string(name).and_then(|name| LaneId::parse(Some(&name))).ok_or(JsonError::Syntax)
     }
 
     /// The id of the response a lifecycle event carries.
@@ -345,7 +345,10 @@ mod tests {
     fn lanes_by_name() {
         assert_eq!(event(r#"{"type":"x"}"#).lane(), Ok(LaneId::Default));
         assert_eq!(event(r#"{"stream_id":"tw3","type":"x"}"#).lane(), Ok(LaneId::Named(3)));
-        assert!(event(r#"{"stream_id":"agent","type":"x"}"#).lane().is_err());
+        for foreign in [r#""agent""#, "7", "{}", r#""\ud800""#] {
+            let event = event(&format!(r#"{{"stream_id":{foreign},"type":"x"}}"#));
+            assert!(event.lane().is_err(), "{foreign}");
+        }
     }
 
     #[test]

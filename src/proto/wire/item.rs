@@ -233,9 +233,11 @@ impl<'a> View<'a> {
     /// Old input: everything counts except key order, space, escapes, null members, and what merely carries the item.
     fn canonical(&self, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), JsonError> {
         let known = KNOWN.contains(&self.kind.as_str());
+        // A type that is no name does not say what the item is, and counts like any member.
+        let named = self.string("type").is_some();
         json::tagged(b't', self.kind.as_bytes(), out);
         for (name, value) in self.sorted() {
-            if name == "type" || (known && (name == "id" || name == "status")) {
+            if (named && name == "type") || (known && (name == "id" || name == "status")) {
                 continue;
             }
             json::tagged(b'k', name.as_bytes(), out);
@@ -250,6 +252,9 @@ impl<'a> View<'a> {
 
     /// A string is the list of one text part; null members of parts are absent.
     fn content(&self, value: &str, numbers: Numbers, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        if !value.starts_with(['[', '"']) {
+            return json::canonical(value, numbers, false, out);
+        }
         out.push(b'[');
         if value.starts_with('"') {
             let kind = if self.string("role").as_deref() == Some("assistant") {
@@ -259,9 +264,6 @@ impl<'a> View<'a> {
             };
             let part = format!(r#"{{"text":{value},"type":"{kind}"}}"#);
             return json::canonical(&part, numbers, true, out);
-        }
-        if !value.starts_with('[') {
-            return json::canonical(value, numbers, false, out);
         }
         for part in json::elements(value)? {
             json::canonical(&value[part], numbers, true, out)?;

@@ -14,12 +14,14 @@ pub struct Frame {
     pub data: String,
 }
 
-/// Appends one event. `data` that spans lines becomes several `data:` lines, as the standard has it.
+/// Appends one event. `data` that spans lines becomes several `data:` lines, as the standard has it; a name cannot span
+/// lines, and loses its line breaks.
 pub fn encode(name: &str, data: &str, out: &mut Vec<u8>) {
     out.reserve(name.len() + data.len() + 16);
     if !name.is_empty() {
         out.extend_from_slice(b"event: ");
-        out.extend_from_slice(name.as_bytes());
+        // What stood after a break would be read as a field, or as an event, of its own.
+        name.split(['\r', '\n']).for_each(|part| out.extend_from_slice(part.as_bytes()));
         out.push(b'\n');
     }
     for line in data.split('\n') {
@@ -115,6 +117,14 @@ mod tests {
                 frames.into_iter().map(|(name, data)| Frame { name, data }).collect();
             prop_assert_eq!(back, sent);
         }
+    }
+
+    #[test]
+    fn a_name_cannot_write_an_event_of_its_own() {
+        let mut out = Vec::new();
+        encode("response.a\r\n\ndata: forged\n\n", "1", &mut out);
+        let frames = Decoder::default().push(&out).expect("decodable");
+        assert_eq!(frames, [Frame { name: "response.adata: forged".into(), data: "1".into() }]);
     }
 
     #[test]

@@ -249,3 +249,14 @@ fn f19_a_json_client_loses_no_finished_call_to_a_shorter_last_event() {
     let renamed = text.replace("msg_1", "msg_2");
     assert_eq!(body(&format!("{renamed},{call}")), format!(r#"{{"id":"r","output":[{renamed},{call}]}}"#));
 }
+
+#[test]
+fn a_response_of_no_members_stays_one() {
+    check(
+        &[r#"{"type":"response.created","response":{}}"#, r#"{"type":"response.failed"}"#],
+        &[
+            r#"{"type":"response.created","response":{},"sequence_number":0}"#,
+            r#"{"type":"response.failed","sequence_number":1}"#,
+        ],
+    );
+}

@@ -46,7 +46,8 @@ impl Connection {
             return None;
         }
         let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
-        let mut out = self.lanes.iter().filter(|(_, lane)| lane.in_flight() && !unsent(lane));
+        // A burnt lane's answer may still come, and must not become another turn's.
+        let mut out = self.lanes.iter().filter(|(_, lane)| lane.asked);
         let first = out.next().map(|(id, _)| *id)?;
         let only = out.next().is_none().then_some(first);
         for lane in self.lanes.values_mut().filter(|lane| unsent(lane)) {
@@ -63,9 +64,7 @@ impl Connection {
     /// Whose an error without a lane must be: the only turn that is out. An aged socket's may be about no turn at all, and
     /// leaves those under way alone. The socket takes no new turns all the same.
     fn only_suspect(&mut self, event: &Event) -> Option<LaneId> {
-        let unsent = |lane: &Lane| matches!(lane.state, State::Waiting { sent: false, .. });
-        let out = |lane: &Lane| lane.state == State::Burnt || (lane.in_flight() && !unsent(lane));
-        let mut suspects = self.lanes.iter().filter(|(_, lane)| out(lane));
+        let mut suspects = self.lanes.iter().filter(|(_, lane)| lane.asked);
         let (id, lane) = suspects.next().filter(|_| suspects.next().is_none())?;
         let under_way = !matches!(lane.state, State::Waiting { .. });
         let aged = ProviderError::of_event(event).class == ErrorClass::ConnectionLimit;
@@ -125,6 +124,7 @@ impl Connection {
         if let Some(lane) = self.lanes.get_mut(&id) {
             self.actions.extend(lane.turn().map(|turn| Action::Fault(turn, Fault::SocketLost(None))));
             lane.state = State::Burnt;
+            lane.asked = true;
         }
         self.close_if_done();
         Verdict::Drop

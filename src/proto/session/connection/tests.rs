@@ -151,6 +151,28 @@ fn a_server_that_ignores_names_is_understood_and_serves_one_at_a_time() {
 }
 
 #[test]
+fn a_late_answer_without_a_name_is_never_another_turn_s() {
+    for silent in [true, false] {
+        let mut socket = Socket::new(4);
+        socket.send(A);
+        let lane = socket.connection.new_lane(socket.now).expect("a lane is left");
+        assert!(socket.connection.reserve(socket.now, lane, B, 100));
+        if silent {
+            socket.wait(socket.limits.first_event);
+            socket.connection.handle_heard(socket.now);
+            socket.wait(Duration::ZERO);
+            assert!(socket.actions().contains(&Action::Fault(A, Fault::Silent)));
+        } else {
+            assert_eq!(socket.hear_text(&format!("{{{ERROR}}}")), Verdict::Deliver(A));
+        }
+        assert!(socket.connection.handle_send(socket.now, B));
+        // Of A, for all anybody can tell: a server that ignores names does not say.
+        assert_eq!(socket.hear_text(&format!("{{{FAILED}}}")), Verdict::Drop, "{silent}");
+        assert_eq!(socket.actions(), [Action::Fault(B, Fault::Desynchronised), Action::Close]);
+    }
+}
+
+#[test]
 fn an_error_without_a_lane_is_everybodys_who_has_heard_nothing() {
     let mut socket = Socket::new(32);
     let (a, b) = (socket.send(A), socket.send(B));

@@ -62,6 +62,12 @@ fn what_counts_in_old_input() {
             r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{\"a\":1}"}"#,
             r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{\"a\":2}"}"#,
         ),
+        (
+            r#"{"role":"user","content":{"type":"input_text","text":"a"}}"#,
+            r#"{"role":"user","content":[{"type":"input_text","text":"a"}]}"#,
+        ),
+        (r#"{"type":5,"role":"user","content":"hi"}"#, r#"{"type":6,"role":"user","content":"hi"}"#),
+        (r#"{"type":["a"]}"#, r#"{"type":["b"]}"#),
         (r#"{"type":"item_reference","id":"a"}"#, r#"{"type":"item_reference","id":"b"}"#),
         (r#"{"type":"future","id":"a"}"#, r#"{"type":"future","id":"b"}"#),
         (
