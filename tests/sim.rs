@@ -5,6 +5,8 @@
 
 #[path = "sim/chat.rs"]
 mod chat;
+#[path = "support/chat_rows.rs"]
+mod chat_rows;
 #[path = "sim/fidelity.rs"]
 mod fidelity;
 #[path = "sim/mishaps.rs"]

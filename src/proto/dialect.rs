@@ -30,7 +30,7 @@ pub enum Dialect {
 #[derive(Debug)]
 pub enum Reply {
     /// The provider's events, restored.
-    Responses(Restorer),
+    Responses(Box<Restorer>),
     /// The chat reply they amount to.
     Chat(Box<Completion>),
 }
@@ -40,7 +40,7 @@ impl Reply {
     /// does not name itself.
     pub fn new(dialect: &Dialect, previous: Option<&str>, id: &str) -> Self {
         match dialect {
-            Dialect::Responses => Self::Responses(Restorer::new(previous)),
+            Dialect::Responses => Self::Responses(Box::new(Restorer::new(previous))),
             Dialect::Chat { framing, model } => Self::Chat(Box::new(Completion::new(*framing, id, model))),
         }
     }

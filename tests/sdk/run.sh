@@ -62,7 +62,7 @@ proxy=$url
 
 .venv/bin/python agent.py "$direct" "$proxy"
 node agent.mjs "$direct" "$proxy"
-# `delta` once the proxy translates Chat; until then it passes every turn on.
-chat_plan=native
+# Every turn after the first is a delta.
+chat_plan=delta
 .venv/bin/python chat.py --expect "$chat_plan" "$direct" "$proxy"
 node chat.mjs --expect "$chat_plan" "$direct" "$proxy"

@@ -90,7 +90,7 @@ impl Message {
         // Beside calls an empty text is none: clients leave it out.
         let silent = self.text.as_deref().unwrap_or_default().is_empty() && self.refusal.is_none();
         let mut items = Vec::new();
-        if !parts.is_empty() && !(silent && self.has_calls()) {
+        if !(parts.is_empty() || silent && self.has_calls()) {
             let mut message = Object::default();
             message.text("type", "message").text("role", "assistant").raw("content", &array(&parts));
             items.push(message.finish());

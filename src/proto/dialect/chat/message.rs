@@ -75,7 +75,7 @@ impl Items {
         let said = match (content, message.value("refusal")) {
             (content, Some(refusal)) => Some(with_refusal(content, refusal)?),
             // Beside calls nothing said and an empty text are the same.
-            (Some(content), None) if !(content == r#""""# && !calls.is_empty()) => Some(content),
+            (Some(content), None) if content != r#""""# || calls.is_empty() => Some(content),
             _ => None,
         };
         if said.is_none() && calls.is_empty() {

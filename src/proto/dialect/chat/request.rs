@@ -47,7 +47,11 @@ pub fn translate(text: &str) -> Result<Translated, Reason> {
     let model = chat.string("model").ok_or(Reason::NotUnderstood)?.into_owned();
     let messages = chat.value("messages").ok_or(Reason::NotUnderstood)?;
     let mut items = Items::default();
-    for span in json::elements(messages).map_err(|_| Reason::NotUnderstood)? {
+    let spans = json::elements(messages).map_err(|_| Reason::NotUnderstood)?;
+    if spans.is_empty() {
+        return Err(Reason::Field("messages"));
+    }
+    for span in spans {
         items.push(&messages[span])?;
     }
     let mut settings = Settings::default();
@@ -76,6 +80,9 @@ struct Settings<'a> {
     choice: Option<Cow<'a, str>>,
     logprobs: bool,
     top_logprobs: Option<&'a str>,
+    stream: bool,
+    /// `stream_options` were given; Chat refuses them without `stream`.
+    streamed: bool,
     include_usage: bool,
     obfuscation: Option<&'a str>,
 }
@@ -112,6 +119,7 @@ impl<'a> Settings<'a> {
 
     fn stream_options(&mut self, value: &'a str) -> Result<(), Reason> {
         const NAME: Reason = Reason::Field("stream_options");
+        self.streamed = true;
         for (name, value) in Fields::read(value).map_err(|_| NAME)?.iter() {
             match name {
                 "include_usage" => self.include_usage = flag("stream_options", value)?,
@@ -125,6 +133,9 @@ impl<'a> Settings<'a> {
     fn framing(&self, model: &str) -> Result<Framing, Reason> {
         if self.limits.len() > 1 {
             return Err(Reason::Field("max_tokens"));
+        }
+        if self.streamed && !self.stream {
+            return Err(Reason::Field("stream_options"));
         }
         if self.logprobs && reasons(model) {
             return Err(Reason::Field("logprobs"));

@@ -100,7 +100,7 @@ fn named(value: &str) -> Result<String, Reason> {
 /// The one member beside `type`, which is named as the type is.
 fn inner<'a>(fields: &Fields<'a>, name: &str, reason: Reason) -> Result<Fields<'a>, Reason> {
     only(fields, &["type", name], reason.clone())?;
-    Fields::read(fields.value(name).ok_or(reason.clone())?).map_err(|_| reason)
+    Fields::read(fields.value(name).ok_or_else(|| reason.clone())?).map_err(|_| reason)
 }
 
 fn only(fields: &Fields<'_>, known: &[&str], reason: Reason) -> Result<(), Reason> {

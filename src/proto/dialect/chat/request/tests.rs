@@ -152,26 +152,28 @@ fn settings() {
             json!({"logprobs": true, "top_logprobs": 2}),
             Some(json!({"include": ["message.output_text.logprobs"], "top_logprobs": 2})),
         ),
-        (json!({"stream_options": {"include_usage": true}}), Some(json!({}))),
+        (json!({"stream": true, "stream_options": {"include_usage": true}}), Some(json!({"stream": true}))),
         (
-            json!({"stream_options": {"include_obfuscation": false}}),
-            Some(json!({"stream_options": {"include_obfuscation": false}})),
-        ),
-        // Neutral values of what has no counterpart.
-        (
-            json!({"n": 1, "store": false, "stop": null, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {},
-                "modalities": ["text"], "logprobs": false}),
-            Some(json!({})),
+            json!({"stream": true, "stream_options": {"include_obfuscation": false}}),
+            Some(json!({"stream": true, "stream_options": {"include_obfuscation": false}})),
         ),
     ] {
-        let expected = responses.unwrap_or_else(|| chat.clone());
-        let mut body = translated(&chat).unwrap_or_else(|reason| panic!("{chat}: {reason}"));
-        let body = body.as_object_mut().unwrap();
-        assert_eq!(body.remove("store"), Some(json!(false)));
-        assert_eq!(body.remove("model"), Some(json!("gpt-4.1")));
-        body.remove("input");
-        assert_eq!(Value::Object(body.clone()), expected, "{chat}");
+        assert_settings(&chat, &responses.unwrap_or_else(|| chat.clone()));
     }
+    // Neutral values of what has no counterpart.
+    let neutral = json!({"n": 1, "store": false, "stop": null, "frequency_penalty": 0, "presence_penalty": 0.0,
+        "logit_bias": {}, "modalities": ["text"], "logprobs": false});
+    assert_settings(&neutral, &json!({}));
+}
+
+/// Asserts what becomes of everything but the messages.
+fn assert_settings(chat: &Value, expected: &Value) {
+    let mut body = translated(chat).unwrap_or_else(|reason| panic!("{chat}: {reason}"));
+    let body = body.as_object_mut().unwrap();
+    assert_eq!(body.remove("store"), Some(json!(false)));
+    assert_eq!(body.remove("model"), Some(json!("gpt-4.1")));
+    body.remove("input");
+    assert_eq!(Value::Object(body.clone()), *expected, "{chat}");
 }
 
 #[test]
@@ -216,7 +218,9 @@ fn what_cannot_be_translated_is_named() {
         (json!({"response_format": {"type": "grammar"}}), "field:response_format"),
         (json!({"tools": [{"type": "web_search"}]}), "field:tools"),
         (json!({"tool_choice": {"type": "mcp"}}), "field:tool_choice"),
-        (json!({"stream_options": {"new": true}}), "field:stream_options"),
+        (json!({"stream": true, "stream_options": {"new": true}}), "field:stream_options"),
+        (json!({"stream_options": {"include_usage": true}}), "field:stream_options"),
+        (json!({"messages": []}), "field:messages"),
     ] {
         assert_eq!(translated(&chat), Err(reason.to_owned()), "{chat}");
     }
