@@ -312,6 +312,8 @@ fn rest_headers(object: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use ErrorClass::{Answer, ConnectionLimit, Duplicate, LaneRefused, NotFound};
+
     use super::*;
 
     fn event(text: &str) -> Event {
@@ -351,72 +353,74 @@ mod tests {
         }
     }
 
+    /// A frame, the status it stands for, and what it means.
+    const ERRORS: &[(&str, u16, ErrorClass)] = &[
+        (
+            r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
+            400,
+            NotFound,
+        ),
+        (
+            r#"{"type":"error","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"m"}}"#,
+            400,
+            NotFound,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","message":"Invalid `previous_response_id`."}}"#,
+            400,
+            NotFound,
+        ),
+        (
+            r#"{"type":"error","code":"previous_response_not_found","message":"gone","sequence_number":2}"#,
+            400,
+            NotFound,
+        ),
+        (r#"{"error":{"message":"Response with id=abc not found"}}"#, 400, NotFound),
+        (
+            r#"{"type":"error","status":429,"error":{"code":"websocket_something_new","message":"m"}}"#,
+            429,
+            ConnectionLimit,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#,
+            400,
+            ConnectionLimit,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"code":"invalid_stream_id","param":"stream_id","message":"m"}}"#,
+            400,
+            LaneRefused,
+        ),
+        (
+            r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
+            400,
+            LaneRefused,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","code":null,"message":"Duplicate item found with id rs_1. Remove duplicate items from your input and try again.","param":"input"}}"#,
+            400,
+            Duplicate,
+        ),
+        (
+            r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,
+            429,
+            Answer,
+        ),
+        (
+            r#"{"type":"error","error":{"type":"server_error","code":"server_is_overloaded","message":"m"}}"#,
+            503,
+            Answer,
+        ),
+        (
+            r#"{"type":"error","error":{"type":"tokens","code":"rate_limit_exceeded","message":"m","headers":{"retry-after-ms":"250"}}}"#,
+            429,
+            Answer,
+        ),
+    ];
+
     #[test]
     fn f02_f23_errors_in_every_known_shape() {
-        use ErrorClass::{Answer, ConnectionLimit, Duplicate, LaneRefused, NotFound};
-        for (text, status, class) in [
-            (
-                r#"{"type":"error","status":400,"stream_id":"tw0","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"Previous response with id 'resp_abc' not found.","param":"previous_response_id"}}"#,
-                400,
-                NotFound,
-            ),
-            (
-                r#"{"type":"error","error":{"type":"invalid_request_error","code":"previous_response_not_found","message":"m"}}"#,
-                400,
-                NotFound,
-            ),
-            (
-                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","message":"Invalid `previous_response_id`."}}"#,
-                400,
-                NotFound,
-            ),
-            (
-                r#"{"type":"error","code":"previous_response_not_found","message":"gone","sequence_number":2}"#,
-                400,
-                NotFound,
-            ),
-            (r#"{"error":{"message":"Response with id=abc not found"}}"#, 400, NotFound),
-            (
-                r#"{"type":"error","status":429,"error":{"code":"websocket_something_new","message":"m"}}"#,
-                429,
-                ConnectionLimit,
-            ),
-            (
-                r#"{"type":"error","status":400,"error":{"code":"websocket_connection_limit_reached","message":"m"}}"#,
-                400,
-                ConnectionLimit,
-            ),
-            (
-                r#"{"type":"error","status":400,"error":{"code":"invalid_stream_id","param":"stream_id","message":"m"}}"#,
-                400,
-                LaneRefused,
-            ),
-            (
-                r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
-                400,
-                LaneRefused,
-            ),
-            (
-                r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","code":null,"message":"Duplicate item found with id rs_1. Remove duplicate items from your input and try again.","param":"input"}}"#,
-                400,
-                Duplicate,
-            ),
-            (
-                r#"{"type":"error","status":429,"error":{"type":"usage_limit_reached","message":"m","plan_type":"pro"},"headers":{"x-codex-primary-window-minutes":15,"retry-after":"3","date":"x"}}"#,
-                429,
-                Answer,
-            ),
-            (
-                r#"{"type":"error","error":{"type":"server_error","code":"server_is_overloaded","message":"m"}}"#,
-                503,
-                Answer,
-            ),
-            (
-                r#"{"type":"error","error":{"type":"tokens","code":"rate_limit_exceeded","message":"m","headers":{"retry-after-ms":"250"}}}"#,
-                429,
-                Answer,
-            ),
-        ] {
+        for &(text, status, class) in ERRORS {
             let error = ProviderError::of_event(&event(text));
             assert_eq!((error.status, error.class), (status, class), "{text}");
             let body: serde_json::Value = serde_json::from_str(&error.body).expect("a body");
@@ -445,7 +449,7 @@ mod tests {
         let failed = event(
             r#"{"type":"response.failed","response":{"id":"r","error":{"code":"previous_response_not_found","message":"m"}}}"#,
         );
-        assert_eq!(ProviderError::of_response(&failed).map(|error| error.class), Some(ErrorClass::NotFound));
+        assert_eq!(ProviderError::of_response(&failed).map(|error| error.class), Some(NotFound));
         assert_eq!(failed.response_id().as_deref(), Some("r"));
     }
 }
