@@ -91,8 +91,11 @@ impl<'a> Settings<'a> {
     fn take(&mut self, name: &'a str, value: &'a str) -> Result<(), Reason> {
         match name {
             "model" | "messages" => {}
-            "stream"
-            | "temperature"
+            "stream" => {
+                self.stream = flag("stream", value)?;
+                self.same.push((name, value));
+            }
+            "temperature"
             | "top_p"
             | "parallel_tool_calls"
             | "metadata"
