@@ -67,6 +67,9 @@ pub struct DemoArgs {
     /// What the provider and the way to it are like.
     #[command(flatten)]
     pub link: LinkArgs,
+    /// Which REST API the agent speaks
+    #[arg(long, value_enum, default_value_t = DemoApi::Responses)]
+    pub api: DemoApi,
     /// Whether the proxy's socket is compressed; `both` measures it each way
     #[arg(long, value_enum, default_value_t = DemoCompression::Both)]
     pub compression: DemoCompression,
@@ -90,6 +93,15 @@ pub struct LinkArgs {
     /// How fast the model speaks; 0 is as fast as the link carries
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub tokens_per_second: u32,
+}
+
+/// Which REST API the demo's agent speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DemoApi {
+    /// The Responses API.
+    Responses,
+    /// Chat Completions.
+    Chat,
 }
 
 /// Which compression the demo measures.

@@ -6,6 +6,7 @@
 
 mod agent;
 mod figures;
+mod speech;
 mod table;
 mod text;
 mod workload;
@@ -16,11 +17,11 @@ use hyper::Uri;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use self::agent::Agent;
+use self::agent::{Agent, Turn};
 use self::figures::{Figures, Run};
 use self::workload::Workload;
 use crate::app;
-use crate::args::{DemoArgs, DemoCompression};
+use crate::args::{DemoApi, DemoArgs, DemoCompression};
 use crate::config::{Compression, ProfileName, Settings};
 use crate::sim::script::Link;
 use crate::sim::{self, Script};
@@ -93,23 +94,40 @@ async fn travel(way: Way, arguments: &DemoArgs, workload: &Workload, bar: &Progr
     let began = Instant::now();
     let (turns, wall) = match way {
         Way::Direct => {
-            let turns = Agent::new(&provider.base_url(), stream).run(workload, || bar.inc(1)).await?;
+            let turns =
+                Agent::new(&provider.base_url(), arguments.api, stream).run(workload, || bar.inc(1)).await?;
             (turns, began.elapsed())
         }
         Way::Through(compression) => {
             let proxy = app::Running::start(settings(&provider.base_url(), compression)?).await?;
-            let turns = Agent::new(&proxy.base_url(), stream).run(workload, || bar.inc(1)).await;
+            let turns =
+                Agent::new(&proxy.base_url(), arguments.api, stream).run(workload, || bar.inc(1)).await;
             let wall = began.elapsed();
             proxy.stop().await;
             (turns?, wall)
         }
     };
+    let mut turns = turns;
+    contexts(arguments.api, &provider, &mut turns);
     let (traffic, violations) = provider.provider.ledger().read(|book| {
         let violations = book.violations.iter().map(|violation| format!("{violation:?}")).collect();
         (book.traffic(), violations)
     });
     provider.stop().await.map_err(io::Error::other)?;
     Ok(Run { name: way.name(), through: matches!(way, Way::Through(_)), turns, wall, traffic, violations })
+}
+
+/// What the model saw for each answer. With Chat without its hidden reasoning, which a direct client cannot send back.
+fn contexts(api: DemoApi, provider: &sim::Running, turns: &mut [Turn]) {
+    provider.provider.ledger().read(|book| {
+        for turn in turns {
+            let Some(record) = book.answer(&turn.id) else { continue };
+            turn.context = match api {
+                DemoApi::Responses => format!("{} {}", record.digests.context, record.digests.visible),
+                DemoApi::Chat => record.digests.visible.clone(),
+            };
+        }
+    });
 }
 
 fn script(arguments: &DemoArgs) -> Script {
@@ -139,7 +157,7 @@ mod tests {
     use super::*;
     use crate::args::LinkArgs;
 
-    fn arguments(no_stream: bool) -> DemoArgs {
+    fn arguments(api: DemoApi, no_stream: bool) -> DemoArgs {
         DemoArgs {
             calls: 6,
             instructions: 8 << 10,
@@ -147,6 +165,7 @@ mod tests {
             result_min: 1 << 10,
             result_max: 8 << 10,
             link: LinkArgs { rtt: Duration::ZERO, uplink: 1_000_000_000, tokens_per_second: 0 },
+            api,
             compression: DemoCompression::Both,
             json: None,
             no_stream,
@@ -155,8 +174,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_short_run_keeps_its_promises() {
-        for no_stream in [false, true] {
-            let figures = measure(&arguments(no_stream)).await.unwrap();
+        let apis = [DemoApi::Responses, DemoApi::Chat];
+        for (api, no_stream) in apis.into_iter().flat_map(|api| [(api, false), (api, true)]) {
+            let figures = measure(&arguments(api, no_stream)).await.unwrap();
             assert_eq!(figures.faults, Vec::<String>::new());
             let rows: Vec<_> = figures.rows.iter().map(|row| (row.turns, row.delta, row.equal)).collect();
             assert_eq!(rows, [(7, 0, 7), (7, 6, 7), (7, 6, 7)]);

@@ -10,7 +10,7 @@ use hyper::http::Extensions;
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::sync::Semaphore;
 
-use crate::config::{Mode, Settings};
+use crate::config::{Chat, Mode, Settings};
 use crate::downstream::body::Body;
 use crate::downstream::room::Room;
 use crate::downstream::stall;
@@ -25,10 +25,12 @@ use crate::upstream::origin::Upstream;
 use crate::upstream::pool::{Account, Pool};
 use admission::{Admission, Guest};
 use census::Census;
+use chat::ChatModels;
 use reply::Problem;
 
 pub mod admission;
 mod census;
+mod chat;
 pub mod passthrough;
 mod plan;
 mod relay;
@@ -48,6 +50,7 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     key: Key,
     census: Census,
+    chat_models: ChatModels,
     admission: Admission,
     turns: Arc<Semaphore>,
     bodies: Arc<Room>,
@@ -79,6 +82,7 @@ impl Proxy {
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
         let bodies = Room::new(settings.limits.all_bodies);
         let census = Census::new();
+        let chat_models = ChatModels::new(settings.chat_only_models.clone());
         Self {
             settings,
             profile,
@@ -89,6 +93,7 @@ impl Proxy {
             metrics,
             key,
             census,
+            chat_models,
             admission,
             turns,
             bodies,
@@ -118,8 +123,12 @@ impl Proxy {
         let path = request.uri().path();
         let path = path.strip_prefix("/v1").unwrap_or(path);
         let path = path.strip_suffix('/').unwrap_or(path);
-        if request.method() == Method::POST && path == "/responses" && self.settings.mode != Mode::Http {
-            return turn::run(&self, request).await;
+        let chat = path == "/chat/completions" && self.settings.chat == Chat::Translate;
+        if request.method() == Method::POST
+            && (path == "/responses" || chat)
+            && self.settings.mode != Mode::Http
+        {
+            return turn::run(&self, request, chat).await;
         }
         if request.method() == Method::DELETE
             && let Some(response) = path.strip_prefix("/responses/")

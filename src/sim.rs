@@ -6,8 +6,10 @@
 mod account;
 mod answer;
 mod canon;
+mod chat;
 mod compaction;
 mod context;
+mod cut;
 mod files;
 mod http;
 pub mod ledger;

@@ -1,6 +1,9 @@
 //! Every recorded client, replayed against the heart: each turn's plan must be a delta with exactly the new items where
 //! an independent judge (`tests/captures/expect.py`) says so, and no delta where it says none. Prints the matrix.
+//! Clients of Chat Completions are `captures/chat.rs`'s, on the same replay.
 
+#[path = "captures/chat.rs"]
+mod chat;
 #[path = "captures/load.rs"]
 mod load;
 #[path = "captures/table.rs"]
@@ -21,11 +24,35 @@ use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::proto::transcript::request::Request;
 use tailwire::proto::wire::event::{Event, EventKind};
 
+/// Id of a completed answer, what was heard on the way, and its output.
+type Heard = (String, Listener, String);
+
+/// How the turns of an API are read.
+struct Dialect {
+    is: fn(&Turn) -> bool,
+    /// The Responses request that a turn is; none if it has to travel as it is.
+    body: fn(&Turn) -> Option<Bytes>,
+    hear: fn(&Key, &Reply) -> Option<Heard>,
+}
+
+const RESPONSES: Dialect =
+    Dialect { is: Turn::is_responses, body: |turn| Some(Bytes::from(turn.body.clone())), hear };
+
 /// What the heart made of one turn.
 #[derive(Debug, Clone, PartialEq)]
 enum Seen {
-    Delta { parent: usize, new_from: usize, grade: Grade, frame: usize },
-    Full { reason: Reason, frame: usize },
+    /// Nothing: it cannot be translated.
+    Native,
+    Delta {
+        parent: usize,
+        new_from: usize,
+        grade: Grade,
+        frame: usize,
+    },
+    Full {
+        reason: Reason,
+        frame: usize,
+    },
 }
 
 #[derive(Default)]
@@ -37,8 +64,18 @@ struct Row {
     sent: usize,
 }
 
+impl Row {
+    fn print(&self, name: &str) {
+        let full = self.turns - self.exact - self.visible;
+        // A translated body is a little longer than the client's.
+        let saved = 100 - (self.sent * 100 / self.received.max(1)).min(100);
+        let Self { turns, exact, visible, received, sent } = self;
+        println!("| {name} | {turns} | {exact} | {visible} | {full} | {received} | {sent} | {saved} % |");
+    }
+}
+
 /// The terminal event's response and everything heard on the way, as a driver would gather it.
-fn hear(key: &Key, reply: &Reply) -> Option<(String, Listener, String)> {
+fn hear(key: &Key, reply: &Reply) -> Option<Heard> {
     let mut listener = Listener::default();
     let output_of = |response: &serde_json::Value| response["output"].to_string();
     match reply {
@@ -73,15 +110,18 @@ fn account(key: &Key, turn: &Turn) -> Digest {
 
 /// Replays a capture; with `bytes` the fast path is offered what it may use. `unbounded` keeps every parent alive: the
 /// table judges recognition, not which lane still holds what.
-fn replay(capture: &Capture, fast: bool) -> Vec<(usize, Seen)> {
+fn replay(capture: &Capture, dialect: &Dialect, fast: bool) -> Vec<(usize, Seen)> {
     let key = Key::new([3; 32]);
     let mut core = Core::new(key.clone(), Limits::default(), false, 64 << 20);
     let now = Instant::now();
     let mut parents: HashMap<String, usize> = HashMap::new();
     let mut seen = Vec::new();
-    for turn in capture.turns.iter().filter(|turn| turn.is_responses()) {
+    for turn in capture.turns.iter().filter(|turn| (dialect.is)(turn)) {
         let account = account(&key, turn);
-        let body = Bytes::from(turn.body.clone());
+        let Some(body) = (dialect.body)(turn) else {
+            seen.push((turn.n, Seen::Native));
+            continue;
+        };
         let known = if fast { core.prefixes(&account) } else { Vec::new() };
         let mut request = Request::parse(&key, &account, body.clone(), &known).expect("a turn");
         let mut found = core.index().continuations(&key, &request);
@@ -90,7 +130,8 @@ fn replay(capture: &Capture, fast: bool) -> Vec<(usize, Seen)> {
             found = core.index().continuations(&key, &request);
         }
         seen.push((turn.n, look(&core, &request, found.as_ref().map(|found| &found[0]), &parents)));
-        let Some((response, listener, output)) = turn.reply.as_ref().and_then(|reply| hear(&key, reply))
+        let Some((response, listener, output)) =
+            turn.reply.as_ref().and_then(|reply| (dialect.hear)(&key, reply))
         else {
             continue;
         };
@@ -173,36 +214,25 @@ fn f05_recognised_turns_equal_the_table_and_nothing_else_is_recognised() {
     println!("| client | turns | delta exact | delta visible | full | received | sent | saved |");
     println!("|---|---|---|---|---|---|---|---|");
     for capture in captures.iter().filter(|capture| capture.turns.iter().any(Turn::is_responses)) {
-        let slow = replay(capture, false);
-        assert_eq!(replay(capture, true), slow, "{}: both ways of reading give one answer", capture.name);
+        let slow = replay(capture, &RESPONSES, false);
+        assert_eq!(
+            replay(capture, &RESPONSES, true),
+            slow,
+            "{}: both ways of reading give one answer",
+            capture.name
+        );
         let mut row = Row::default();
         for (n, seen) in &slow {
-            judge(capture, *n, seen, &expected, &mut row);
+            let told = &expected[&(capture.name.clone(), *n)];
+            judge(capture, *n, seen, told, &mut row);
         }
         rows += 1;
-        println!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} % |",
-            capture.name,
-            row.turns,
-            row.exact,
-            row.visible,
-            row.turns - row.exact - row.visible,
-            row.received,
-            row.sent,
-            100 - row.sent * 100 / row.received
-        );
+        row.print(&capture.name);
     }
     assert!(rows >= 6, "the fixtures of a clone alone are six");
 }
 
-fn judge(
-    capture: &Capture,
-    n: usize,
-    seen: &Seen,
-    expected: &HashMap<(String, usize), Expected>,
-    row: &mut Row,
-) {
-    let told = &expected[&(capture.name.clone(), n)];
+fn judge(capture: &Capture, n: usize, seen: &Seen, told: &Expected, row: &mut Row) {
     let size = capture.turns.iter().find(|turn| turn.n == n).map_or(0, |turn| turn.body.len());
     row.turns += 1;
     row.received += size;

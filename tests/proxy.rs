@@ -5,6 +5,10 @@
 
 #[path = "support/agent.rs"]
 mod agent;
+#[path = "proxy/chat.rs"]
+mod chat;
+#[path = "support/chat_rows.rs"]
+mod chat_rows;
 #[path = "support/http.rs"]
 mod http;
 #[path = "proxy/input.rs"]

@@ -3,6 +3,12 @@
 //! The rules themselves are tested without sockets in `src/sim/rules/tests.rs`; here are the faces and the mishaps.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "sim/chat.rs"]
+mod chat;
+#[path = "support/chat_rows.rs"]
+mod chat_rows;
+#[path = "sim/fidelity.rs"]
+mod fidelity;
 #[path = "sim/mishaps.rs"]
 mod mishaps;
 #[path = "sim/peer.rs"]
@@ -259,7 +265,7 @@ async fn errors_over_http() {
     );
     let leaked = post(&sim, &json!({"type": "response.create", "model": "m", "input": "x"})).await;
     assert_eq!(leaked.json()["error"]["param"], "type");
-    assert_eq!(http(&sim, "POST", "/v1/chat/completions", "{}").await.status, 404);
+    assert_eq!(http(&sim, "POST", "/v1/completions", "{}").await.status, 404);
     assert_eq!(http(&sim, "GET", "/elsewhere", "").await.status, 404);
     let anonymous = Request::get("/v1/models").header("host", "sim").body(Full::default()).unwrap();
     assert_eq!(send(&sim, anonymous).await.unwrap().status, 401);

@@ -51,6 +51,16 @@ choice! {
 }
 
 choice! {
+    /// What becomes of `POST /v1/chat/completions`.
+    Chat {
+        /// It travels as a turn where nothing is lost by it, else untouched.
+        Translate = "translate",
+        /// It passes through untouched.
+        Passthrough = "passthrough",
+    }
+}
+
+choice! {
     /// What a client that leaves out old reasoning items gets.
     Reasoning {
         /// The turn continues; the provider bills the kept reasoning as input.

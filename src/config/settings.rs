@@ -8,12 +8,12 @@ use hyper::{Uri, header::HeaderName};
 
 use super::{
     ConfigError,
-    choice::{Compression, LogFormat, Mode, ProfileName, Reasoning},
+    choice::{Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
     secret::{NamedKey, Secret},
     values::{
-        Address, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB, OneOf,
-        Size, Span,
+        Address, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB, Names,
+        OneOf, Size, Span,
     },
 };
 
@@ -129,6 +129,12 @@ section! {
         /// When a client leaves out reasoning that the provider still holds: `keep` continues, and the provider
         /// bills that reasoning as input; `strict` sends the turn in full.
         reasoning: Reasoning = "keep", OneOf(Reasoning::WORDS);
+        /// `translate` has `POST /v1/chat/completions` travel as a turn of the Responses API where nothing is lost by it, else
+        /// untouched; `passthrough` never translates.
+        chat: Chat = "translate", OneOf(Chat::WORDS);
+        /// Models whose chat requests always pass through untouched. A `*` at the end stands for anything. Models that the
+        /// provider says it serves on Chat only are found out by one refusal each.
+        chat_only_models: Vec<String> = [], Names;
         /// Whether each proxied turn carries the `x-tailwire` response header, which says how it travelled and
         /// what it cost in bytes.
         plan_header: bool = true, Flag;

@@ -240,6 +240,25 @@ impl ClientKeys {
     }
 }
 
+/// Names, each perhaps with a `*` at its end.
+pub(super) struct Names;
+
+impl Names {
+    pub(super) fn kind(&self) -> String {
+        String::from("a list of names")
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let names = list(raw, || self.kind())?;
+        let misplaced =
+            |name: &&String| name.strip_suffix('*').unwrap_or(name).contains('*') || name.is_empty();
+        match names.iter().find(misplaced) {
+            Some(name) => Err(format!("`{name}` is not a name: a `*` may stand at its end only")),
+            None => Ok(names),
+        }
+    }
+}
+
 /// Names of HTTP headers.
 pub(super) struct Headers;
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::agent::Turn;
 use super::workload::Workload;
-use crate::args::DemoArgs;
+use crate::args::{DemoApi, DemoArgs};
 
 /// One run as it was observed.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) struct Figures {
 #[derive(Debug, Serialize)]
 pub(super) struct Setup {
     pub(super) version: &'static str,
+    /// `responses` or `chat`.
+    pub(super) api: &'static str,
     pub(super) calls: u32,
     pub(super) instructions: usize,
     pub(super) tools: usize,
@@ -95,6 +97,10 @@ impl Figures {
     pub(super) fn new(arguments: &DemoArgs, workload: &Workload, runs: &[Run]) -> Self {
         let setup = Setup {
             version: env!("CARGO_PKG_VERSION"),
+            api: match arguments.api {
+                DemoApi::Responses => "responses",
+                DemoApi::Chat => "chat",
+            },
             calls: arguments.calls,
             instructions: arguments.instructions,
             tools: arguments.tools,
@@ -106,7 +112,7 @@ impl Figures {
             stream: !arguments.no_stream,
         };
         let Some(direct) = runs.first() else { return Self { setup, rows: Vec::new(), faults: Vec::new() } };
-        let rows = runs.iter().map(|run| Row::new(run, direct, workload.floor())).collect();
+        let rows = runs.iter().map(|run| Row::new(run, direct, workload.floor(arguments.api))).collect();
         let faults = runs.iter().flat_map(|run| faults(run, direct)).collect();
         Self { setup, rows, faults }
     }
@@ -148,7 +154,8 @@ impl Sent {
 
 /// Whether each turn's context is that of the direct run.
 fn equal(run: &Run, direct: &Run) -> impl Iterator<Item = bool> {
-    run.turns.iter().zip(&direct.turns).map(|(turn, other)| turn.context == other.context)
+    let known = |turn: &Turn| !turn.context.is_empty();
+    run.turns.iter().zip(&direct.turns).map(move |(turn, other)| known(turn) && turn.context == other.context)
 }
 
 /// The promises that a run breaks, in words.
@@ -202,13 +209,11 @@ fn percentile(sorted: &[Duration], per_cent: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::agent::Digests;
     use super::*;
 
     fn turn(context: &str, plan: &str) -> Turn {
         let body = if plan.contains("received=1500") { 1500 } else { 1000 };
-        let context = Digests { context: context.to_owned(), visible: context.to_owned() };
-        Turn { context, plan: plan.to_owned(), body, fresh: 100, ..Turn::default() }
+        Turn { context: context.to_owned(), plan: plan.to_owned(), body, fresh: 100, ..Turn::default() }
     }
 
     fn run(name: &'static str, turns: Vec<Turn>) -> Run {

@@ -14,7 +14,7 @@ pub(super) fn table(figures: &Figures) -> String {
     let rows: Vec<[String; COLUMNS]> = std::iter::once(heads).chain(figures.rows.iter().map(cells)).collect();
     text.push_str(&aligned(&rows));
     if let Some(sent) = figures.rows.iter().find_map(|row| row.sent.as_ref()) {
-        text.push_str(&behind(sent));
+        text.push_str(&behind(sent, setup));
     }
     text.push_str(&footer(figures));
     text
@@ -24,8 +24,9 @@ fn headline(setup: &Setup) -> String {
     let [instructions, tools, least, most] =
         [setup.instructions, setup.tools, setup.result_min, setup.result_max].map(configured);
     format!(
-        "A coding agent with {} tool calls: {instructions} of instructions, {tools} of tools, results of {least} to {most};\n\
+        "A coding agent{} with {} tool calls: {instructions} of instructions, {tools} of tools, results of {least} to {most};\n\
          {} ms round trip, {} Mbit/s up, {}.",
+        if setup.api == "chat" { " that speaks Chat Completions," } else { "" },
         setup.calls,
         setup.rtt_ms,
         setup.uplink_bits_per_second as f64 / 1e6,
@@ -66,10 +67,11 @@ fn aligned(rows: &[[String; COLUMNS]]) -> String {
 }
 
 /// What the bytes are before compression: the same for every run whose turns went the same way.
-fn behind(sent: &Sent) -> String {
+fn behind(sent: &Sent, setup: &Setup) -> String {
+    let floor = if setup.api == "chat" { "tools" } else { "instructions and tools" };
     format!(
-        "\nOf {} of JSON, {} had to be sent: {} saved by the delta alone. What was sent:\n{} instructions and tools, again \
-         with each turn; {} new items; {} envelope.\n",
+        "\nOf {} of JSON, {} had to be sent: {} saved by the delta alone. What was sent:\n{} {floor}, again with each \
+         turn; {} new items; {} envelope.\n",
         size(sent.received),
         size(sent.sent),
         per_cent(sent.saved_by_delta),
@@ -150,6 +152,7 @@ mod tests {
     #[test]
     fn a_broken_promise_is_loud() {
         let setup = Setup {
+            api: "responses",
             version: "0",
             calls: 1,
             instructions: 8192,

@@ -6,7 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::text::Writer;
-use crate::args::DemoArgs;
+use crate::args::{DemoApi, DemoArgs};
 
 /// The parts of an agent's requests.
 #[derive(Clone, Debug)]
@@ -15,6 +15,10 @@ pub(super) struct Workload {
     pub(super) instructions: String,
     /// Resent with every call: a JSON array of function tools.
     pub(super) tools: Box<RawValue>,
+    /// The same tools as Chat writes them.
+    pub(super) chat_tools: Box<RawValue>,
+    /// The user's words.
+    pub(super) ask: String,
     /// The user's message, as an input item.
     pub(super) task: Box<RawValue>,
     /// Rounds of tool calls; one more turn ends the run.
@@ -31,9 +35,12 @@ impl Workload {
              [sim calls={calls} reasoning=1 args=220 text=600]"
         );
         let task = json!({ "role": "user", "content": [{ "type": "input_text", "text": ask }] });
+        let tools = tools(arguments.tools);
         Ok(Self {
             instructions: Writer::new(1).instructions(arguments.instructions),
-            tools: to_raw_value(&tools(arguments.tools))?,
+            chat_tools: to_raw_value(&nested(&tools))?,
+            tools: to_raw_value(&tools)?,
+            ask,
             task: to_raw_value(&task)?,
             calls,
             sizes: (
@@ -51,10 +58,27 @@ impl Workload {
         writer.result(usize::try_from(size).unwrap_or(least))
     }
 
-    /// Bytes that every call repeats because nothing upstream keeps them: instructions and tools, as JSON.
-    pub(super) fn floor(&self) -> usize {
-        json!(self.instructions).to_string().len() + self.tools.get().len()
+    /// Bytes that every call repeats because nothing upstream keeps them, as JSON: tools, and instructions where they are no
+    /// message.
+    pub(super) fn floor(&self, api: DemoApi) -> usize {
+        let instructions = match api {
+            DemoApi::Responses => json!(self.instructions).to_string().len(),
+            DemoApi::Chat => 0,
+        };
+        instructions + self.tools.get().len()
     }
+}
+
+/// Tools as Chat writes them: all but the type one level down.
+fn nested(tools: &Value) -> Value {
+    let nest = |tool: &Value| {
+        let mut function = tool.clone();
+        if let Some(members) = function.as_object_mut() {
+            members.remove("type");
+        }
+        json!({ "type": "function", "function": function })
+    };
+    tools.as_array().map_or(&[][..], Vec::as_slice).iter().map(nest).collect()
 }
 
 /// Function tools, `size` bytes of JSON: as many as fit, the last one described at the length that is missing.

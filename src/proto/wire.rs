@@ -5,4 +5,5 @@
 pub mod event;
 pub mod item;
 pub mod json;
+pub mod object;
 pub mod sse;

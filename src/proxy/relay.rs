@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::{self, Body, BodyError};
 use crate::proto::core::{Plan, Ticket};
-use crate::proto::dialect::responses::Restorer;
+use crate::proto::dialect::{Dialect, Reply};
 use crate::proto::fault::Fault;
 use crate::proto::id::ConnectionId;
 use crate::proto::transcript::echo::Listener;
@@ -41,10 +41,10 @@ pub(super) struct Try {
     request: Arc<Request>,
     ticket: Ticket,
     inbox: Inbox,
-    restorer: Restorer,
+    reply: Reply,
     listener: Listener,
-    /// The event that decided the answer's status, not yet written.
-    first: Option<Event>,
+    /// What is to be sent down first: the events that decided the answer's status.
+    ready: Vec<u8>,
     received: usize,
     sent: usize,
     /// What earlier tries of this turn sent in vain.
@@ -59,7 +59,7 @@ impl Try {
     /// Sends the frame.
     pub(super) fn start(
         proxy: &Arc<Proxy>,
-        request: &Arc<Request>,
+        (request, dialect): (&Arc<Request>, &Dialect),
         ticket: Ticket,
         received: usize,
         spent: Spent,
@@ -77,9 +77,9 @@ impl Try {
             request: request.clone(),
             ticket,
             inbox,
-            restorer: Restorer::new(request.anchor.as_deref()),
+            reply: Reply::new(dialect, request.anchor.as_deref(), &reply::completion_id()),
             listener: Listener::default(),
-            first: None,
+            ready: Vec::new(),
             received,
             sent,
             spent,
@@ -116,7 +116,7 @@ impl Try {
         self.ticket.connection
     }
 
-    /// Waits until the answer's status is known: the first event of a stream, the last of a body.
+    /// Waits until the answer's status is known: the first event of a stream that its client is shown, the last of a body.
     pub(super) async fn answer(&mut self) -> Answer {
         loop {
             let event = match self.inbox.next().await {
@@ -128,28 +128,35 @@ impl Try {
             }
             self.begun = true;
             if self.request.stream {
-                self.first = Some(event);
+                let mut ready = std::mem::take(&mut self.ready);
+                self.show(&event, &mut ready);
+                self.ready = ready;
+                if self.ready.is_empty() {
+                    continue;
+                }
                 return Answer::Stream;
             }
             self.hear(&event);
-            self.restorer.hear(&event);
+            self.reply.hear(&event);
             if event.kind().is_terminal() {
                 self.settle(&event);
-                return match self.restorer.body(&event) {
+                return match self.reply.body(&event) {
                     Some(body) => Answer::Body(body),
-                    None if self.restorer.is_incomplete() => Answer::Fault(Fault::TooBig),
+                    None if self.reply.is_incomplete() => Answer::Fault(Fault::TooBig),
                     None => Answer::Fault(Fault::Desynchronised),
                 };
             }
         }
     }
 
-    /// An error frame; or a failed response that says only that the one it continued is not there.
+    /// An error frame; or a failed response that says only that the one it continued is not there, or that the client's
+    /// dialect knows as an error only.
     fn error(&self, event: &Event) -> Option<ProviderError> {
         match event.kind() {
             EventKind::Error => Some(ProviderError::of_event(event)),
             EventKind::Ended => ProviderError::of_response(event)
-                .filter(|error| self.continues() && error.class == ErrorClass::NotFound),
+                .filter(|error| self.continues() && error.class == ErrorClass::NotFound)
+                .or_else(|| self.reply.failure(event)),
             _ => None,
         }
     }
@@ -223,23 +230,26 @@ impl Try {
 
     /// The next bytes of the stream, and whether more follow. All events that are there go down together.
     async fn piece(&mut self) -> (Result<Bytes, BodyError>, bool) {
+        let mut out = std::mem::take(&mut self.ready);
         if self.ended {
-            return (Err("the provider's stream broke".into()), false);
+            // Either it ended with what was ready, or it broke.
+            return match out.is_empty() {
+                true => (Err("the provider's stream broke".into()), false),
+                false => (Ok(out.into()), false),
+            };
         }
         // Nothing is sent again once the answer has begun; a long answer must not keep a large body.
         if let Some(request) = Arc::get_mut(&mut self.request).filter(|request| !request.is_empty()) {
             request.forget_body();
         }
-        let mut out = Vec::new();
         loop {
-            let message = match self.first.take() {
-                Some(event) => Message::Event(event),
+            if out.len() >= PIECE {
+                return (Ok(out.into()), true);
+            }
+            let message = match self.inbox.try_next() {
+                Some(message) => message,
                 None if out.is_empty() => self.inbox.next().await,
-                None if out.len() >= PIECE => return (Ok(out.into()), true),
-                None => match self.inbox.try_next() {
-                    Some(message) => message,
-                    None => return (Ok(out.into()), true),
-                },
+                None => return (Ok(out.into()), true),
             };
             let broken = matches!(message, Message::Fault(_));
             self.write(message, &mut out);
@@ -252,25 +262,31 @@ impl Try {
 
     fn write(&mut self, message: Message, out: &mut Vec<u8>) {
         match message {
-            Message::Event(event) if event.kind() == EventKind::Error => {
-                let error = ProviderError::of_event(&event);
-                self.restorer.write_error(&error, out);
+            Message::Event(event) => {
+                let failure = match event.kind() {
+                    EventKind::Error => Some(ProviderError::of_event(&event)),
+                    _ => self.reply.failure(&event),
+                };
+                let Some(error) = failure else { return self.show(&event, out) };
+                self.reply.write_error(&error, out);
                 self.ended = true;
                 self.refused(&error);
             }
-            Message::Event(event) => {
-                self.hear(&event);
-                self.restorer.write(&event, out);
-                if event.kind().is_terminal() {
-                    self.settle(&event);
-                }
-            }
             Message::Fault(fault) => {
                 tracing::info!(fault = fault.name(), "stream breaks");
-                self.restorer.write_fault(&fault, out);
+                self.reply.write_fault(&fault, out);
                 self.ended = true;
                 self.proxy.pool.abandon(self.ticket.turn);
             }
+        }
+    }
+
+    /// One more event of the stream.
+    fn show(&mut self, event: &Event, out: &mut Vec<u8>) {
+        self.hear(event);
+        self.reply.write(event, out);
+        if event.kind().is_terminal() {
+            self.settle(event);
         }
     }
 
@@ -285,8 +301,14 @@ impl Try {
             self.proxy.pool.end(self.ticket.turn, false);
             return;
         };
-        let output = self.restorer.output(event);
-        let echo = std::mem::take(&mut self.listener).finish(&self.proxy.key, output.as_deref());
+        let output = self.reply.output(event);
+        let said = std::mem::take(&mut self.listener).finish(&self.proxy.key, output.as_deref());
+        let echo = match output.and_then(|output| self.reply.echo(&output)) {
+            // Only what both accounts of the output agree in is continued, in whatever words it comes back.
+            Some(repeated) if said.is_some() => Listener::default().finish(&self.proxy.key, Some(&repeated)),
+            Some(_) => None,
+            None => said,
+        };
         self.proxy.pool.settle(self.ticket.turn, &self.request, &id, echo);
     }
 }

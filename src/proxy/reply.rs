@@ -246,10 +246,20 @@ fn provider(error: &ProviderError) -> Response<Body> {
 /// A request id in the provider's form: `req_` and 32 hex digits.
 #[must_use]
 pub fn request_id() -> String {
+    minted("req_")
+}
+
+/// An id for a chat reply whose response does not name itself.
+#[must_use]
+pub fn completion_id() -> String {
+    minted("chatcmpl-")
+}
+
+fn minted(prefix: &str) -> String {
     let mut random = [0; 16];
     // An id that repeats is a nuisance, not a danger: without randomness it is all zeros.
     let _ = getrandom::fill(&mut random);
-    format!("req_{:032x}", u128::from_be_bytes(random))
+    format!("{prefix}{:032x}", u128::from_be_bytes(random))
 }
 
 /// Runs a handler so that its panic is a 500 for its own client only.

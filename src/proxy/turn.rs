@@ -15,6 +15,7 @@ use crate::downstream::body::{self, Body};
 use crate::downstream::room::{Claim, Claiming};
 use crate::downstream::upload::{self, Upload};
 use crate::proto::core::{Placement, Plan, Ticket, Wish};
+use crate::proto::dialect::Dialect;
 use crate::proto::fault::Fault;
 use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
@@ -23,7 +24,7 @@ use crate::proto::wire::event::ErrorClass;
 use crate::proxy::plan::{Spent, Told};
 use crate::proxy::relay::{Answer, Try};
 use crate::proxy::reply::{self, Problem};
-use crate::proxy::{Proxy, passthrough};
+use crate::proxy::{Proxy, chat, passthrough};
 use crate::upstream::pool::Account;
 
 /// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
@@ -32,8 +33,8 @@ const PARSE_INLINE: usize = 1 << 20;
 /// Bytes of room for each byte of an encoded body until it is decoded: itself and the usual fivefold.
 const DECODED: usize = 6;
 
-/// Answers `POST /v1/responses`.
-pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> Response<Body> {
+/// Answers `POST /v1/responses`, or with `chat` `POST /v1/chat/completions`.
+pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat: bool) -> Response<Body> {
     // Before the body is read: it is the bodies that take the room.
     let Ok(permit) = proxy.turns.clone().try_acquire_owned() else {
         return Problem::overloaded("turns at once", 1).response();
@@ -50,9 +51,9 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>) -> R
         _ => return Problem::overloaded("bytes of request bodies at once", 1).response(),
     };
     let account = proxy.account(&parts.headers, &parts.extensions);
-    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit };
+    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit, chat };
     match turn.read().await {
-        Ok(request) => turn.live(Arc::new(request)).await,
+        Ok((request, dialect)) => turn.live(Arc::new(request), dialect).await,
         Err(reason) => turn.fall_back(&reason, Spent::default()).await,
     }
 }
@@ -66,11 +67,13 @@ struct Turn {
     account: Account,
     /// One of the turns that may be under way; a stream keeps it to its end.
     permit: OwnedSemaphorePermit,
+    /// It came as a chat request.
+    chat: bool,
 }
 
 impl Turn {
-    /// The request, or why it goes over HTTP as it came.
-    async fn read(&self) -> Result<Request, Reason> {
+    /// The request and what its client speaks, or why it goes over HTTP as it came.
+    async fn read(&self) -> Result<(Request, Dialect), Reason> {
         if asks_for_http(&self.parts.headers) {
             return Err(Reason::Mode);
         }
@@ -82,15 +85,19 @@ impl Turn {
         }
         let Some(body) = self.upload.body.clone() else { return Err(Reason::NotUnderstood) };
         let (proxy, account) = (self.proxy.clone(), self.account.clone());
-        let large = body.len() > PARSE_INLINE;
-        let parse = move || parse(&proxy, &account, &body);
+        let (large, chat) = (body.len() > PARSE_INLINE, self.chat);
+        let parse = move || {
+            let (body, dialect) =
+                if chat { chat::translate(&proxy, &body)? } else { (body, Dialect::Responses) };
+            Ok((parse(&proxy, &account, &body)?, dialect))
+        };
         let parsed = if large {
             // A panic in there is a defect; the provider still gets the client's bytes.
             tokio::task::spawn_blocking(parse).await.unwrap_or(Err(Reason::NotUnderstood))
         } else {
             parse()
         };
-        let request = parsed?;
+        let (request, dialect) = parsed?;
         if request.chain.is_none() {
             return Err(Reason::Undigestable);
         }
@@ -100,14 +107,19 @@ impl Turn {
         if forbidden || (profile.store_false_only && request.store) {
             return Err(Reason::Profile);
         }
-        Ok(request)
+        Ok((request, dialect))
     }
 
     /// Tries, and tries again as the ladder says.
-    async fn live(self, request: Arc<Request>) -> Response<Body> {
+    async fn live(self, request: Arc<Request>, dialect: Dialect) -> Response<Body> {
         let mut wish = Wish::default();
         let anchored = request.anchor.is_some();
-        let mut progress = Progress { once: request.acts || anchored, anchored, ..Progress::default() };
+        let mut progress = Progress {
+            once: request.acts || anchored,
+            anchored,
+            translated: self.chat,
+            ..Progress::default()
+        };
         let mut spent = Spent::default();
         loop {
             let ticket = match self.proxy.pool.begin(&self.account, &request, &wish) {
@@ -117,7 +129,8 @@ impl Turn {
                     return self.fall_back(&reason, spent).await;
                 }
             };
-            let mut attempt = Try::start(&self.proxy, &request, ticket, self.upload.raw.len(), spent);
+            let mut attempt =
+                Try::start(&self.proxy, (&request, &dialect), ticket, self.upload.raw.len(), spent);
             let fault = match attempt.answer().await {
                 Answer::Stream => return attempt.stream(self.permit),
                 Answer::Body(body) => return attempt.body(body, self.permit),
@@ -131,6 +144,7 @@ impl Turn {
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);
             tracing::info!(fault = fault.name(), ?rung, "turn recovers");
+            self.note(&fault, &dialect);
             wish = match rung {
                 Rung::FullSame => {
                     progress.tried_same = true;
@@ -157,6 +171,15 @@ impl Turn {
                 }
             };
             progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
+        }
+    }
+
+    /// Remembers a model that is not served on the Responses API: its next chat turns go native at once.
+    fn note(&self, fault: &Fault, dialect: &Dialect) {
+        if let (Fault::Provider(error), Dialect::Chat { model, .. }) = (fault, dialect)
+            && error.class == ErrorClass::NotServed
+        {
+            self.proxy.chat_models.note(model);
         }
     }
 
@@ -213,6 +236,8 @@ fn lane_refused(fault: &Fault) -> bool {
 fn reason_of(fault: &Fault) -> Reason {
     match fault {
         Fault::TooBig => Reason::TooLarge,
+        Fault::Provider(error) if error.class == ErrorClass::NotServed => Reason::ChatOnly,
+        Fault::Provider(error) if error.class == ErrorClass::Answer => Reason::Refused,
         Fault::Connect => Reason::NoSocket,
         _ => Reason::Recovered,
     }

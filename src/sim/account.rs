@@ -10,11 +10,12 @@ use serde_json::Value;
 use super::canon;
 use super::compaction::{self, Essence};
 use super::context::{Context, Digests, Item};
+use super::cut;
 use super::refusal::Refusal;
 use super::reply::{self, Piece};
 use super::request::{Request, Transport};
 use super::script::Style;
-use super::stream::{self, Emission, Ending, Telling};
+use super::stream::{self, Emission, Ending, Saying, Telling};
 
 /// A broken rule that the provider noticed. A correct proxy causes none, whatever it is put through.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,9 +71,13 @@ impl Account {
         let body = body.as_object().cloned().unwrap_or_default();
         let request = Request::parse(body, Transport::Http)?;
         let mut turn = self.open(&request, credential, Style::default(), unix)?;
-        while turn.next(unix).ending.is_none() {}
+        let ending = loop {
+            if let Some(ending) = turn.next(unix).ending {
+                break ending;
+            }
+        };
         let response = turn.response().clone();
-        self.keep(turn, Ending::Completed);
+        self.keep(turn, ending);
         Ok(response)
     }
 
@@ -122,12 +127,14 @@ impl Account {
         let digests = context.digests();
         // A function of the context alone, so that both ways of sending it are billed alike.
         let tokens = context.size() / BYTES_PER_TOKEN + 1;
-        let pieces = pieces(request, &context, &digests, tokens);
+        let mut pieces = pieces(request, &context, &digests, tokens);
+        let cut = cut::cut(&mut pieces, &request.stops, request.limit);
+        let saying = Saying { pieces: &pieces, cut, logprobs: request.logprobs };
         let id = self.mint("resp", credential);
         let opening = stream::opening(&request.body, &id, &digests, unix);
         let held = tokens.saturating_sub(256) / 128 * 128;
         let mut mint = |prefix: &str| self.mint(prefix, credential);
-        let telling = Telling::new(opening, &pieces, style, (tokens, held), &mut mint);
+        let telling = Telling::new(opening, &saying, style, (tokens, held), &mut mint);
         Ok(Turn {
             facts: Facts { response: id, digests, cached, fresh: context.size().saturating_sub(cached) },
             credential: credential.to_owned(),

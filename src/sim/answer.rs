@@ -1,6 +1,7 @@
-//! `POST /v1/responses`: one JSON object or a stream of events, at the script's pace and with its mishaps.
+//! `POST /v1/responses`: one JSON object or a stream of events, at the script's pace and with its mishaps; and what
+//! `POST /v1/chat/completions` has in common with it.
 //!
-//! The content comes from the rules; this file only waits, writes and breaks off. `background` is accepted but
+//! The content comes from the rules, Chat's form from `chat.rs`; this file only waits, writes and breaks off. `background` is accepted but
 //! has no queue behind it: such a response is finished when its reply is.
 
 use std::io;
@@ -12,61 +13,129 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::account::{Spoil, Turn};
+use super::chat;
 use super::http::{Body, Caller, Reply, body, json_reply, ok};
 use super::ledger::{Entry, Record};
 use super::refusal::Refusal;
 use super::request::{self, Transport};
 use super::rules::Ending;
-use super::script::{Fault, Moment, NotFound, Occasion, Script};
+use super::script::{Fault, Moment, NotFound, Occasion, Script, Style};
 use super::server::unix;
 
 /// Answers a request for a response.
 pub(super) async fn answer(caller: Caller, request: Request<Incoming>, credential: String) -> Reply {
-    let (parts, incoming) = request.into_parts();
-    let bytes = match body(&parts.headers, incoming).await {
-        Ok(bytes) => bytes,
+    let arrived = match arrive(&caller, request, Transport::Http, &credential).await {
+        Ok(arrived) => arrived,
         Err(reply) => return Ok(reply),
     };
+    let asked = arrived.object().and_then(|body| {
+        let asked = request::Request::parse(body, Transport::Http)?;
+        asked.served(&arrived.script.limits)?;
+        Ok(asked)
+    });
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(refusal) => return Ok(arrived.refuse(&refusal)),
+    };
+    let style = arrived.script.style;
+    let mut play = match begin(caller, arrived, &asked, style, &credential).await? {
+        Ok(play) => play,
+        Err(reply) => return Ok(reply),
+    };
+    if asked.stream {
+        let mut count = 0;
+        return Ok(events(play, move |told| {
+            count += 1;
+            match told {
+                Told::Event(frame, _) => sse(&frame),
+                Told::Error(frame) => sse(&flat(&frame, count - 1)),
+                Told::Noise(text) => format!("data: {text}\n\n"),
+            }
+        }));
+    }
+    Ok(match play.finish().await? {
+        Ok(response) => ok(&response),
+        Err(reply) => reply,
+    })
+}
+
+/// A request that has come all the way and is on record.
+pub(super) struct Arrived {
+    bytes: Bytes,
+    pub(super) script: Script,
+    entry: Entry,
+}
+
+impl Arrived {
+    /// Its body.
+    ///
+    /// # Errors
+    /// The provider's 400 for one that is no JSON object.
+    pub(super) fn object(&self) -> Result<Map<String, Value>, Refusal> {
+        match serde_json::from_slice(&self.bytes) {
+            Ok(Value::Object(body)) => Ok(body),
+            _ => Err(Refusal::invalid("We could not parse the JSON body of your request.")),
+        }
+    }
+
+    /// Says no.
+    pub(super) fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        self.entry.end(Ending::Refused);
+        json_reply(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST), &refusal.body())
+    }
+}
+
+/// Reads a request off the modelled link, or has the reply for one that cannot be read.
+pub(super) async fn arrive(
+    caller: &Caller,
+    request: Request<Incoming>,
+    transport: Transport,
+    credential: &str,
+) -> Result<Arrived, Response<Body>> {
+    let (parts, incoming) = request.into_parts();
+    let bytes = body(&parts.headers, incoming).await?;
     let script = caller.provider.now();
     let wire = caller.newly_read();
-    let record = Record::new(Transport::Http, &credential, caller.traffic.number(), bytes.len(), wire);
+    let record = Record::new(transport, credential, caller.traffic.number(), bytes.len(), wire);
     let entry = caller.provider.ledger().open(record);
     tokio::time::sleep(travel(&script, wire)).await;
     caller.provider.released().await;
+    Ok(Arrived { bytes, script, entry })
+}
 
-    let asked = match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(body)) => request::Request::parse(body, Transport::Http),
-        _ => Err(Refusal::invalid("We could not parse the JSON body of your request.")),
-    };
-    let asked = match asked {
-        Ok(asked) => asked,
-        Err(refusal) => return Ok(refuse(&entry, &refusal)),
-    };
-    entry.write(|record| {
+/// Begins to tell an answer; or has the reply, where nothing was said yet. An error breaks the connection.
+pub(super) async fn begin(
+    caller: Caller,
+    arrived: Arrived,
+    asked: &request::Request,
+    style: Style,
+    credential: &str,
+) -> io::Result<Result<Play, Response<Body>>> {
+    arrived.entry.write(|record| {
         record.previous.clone_from(&asked.previous);
         record.items = asked.items.len();
         record.settings.clone_from(&asked.settings);
     });
     let provider = caller.provider.clone();
-    let begun = provider.account(|account| account.open(&asked, &credential, script.style, unix()));
+    let begun = provider.account(|account| account.open(asked, credential, style, unix()));
     let turn = match begun {
         Ok(turn) => turn,
-        Err(refusal) => return Ok(refuse(&entry, &refusal)),
+        Err(refusal) => return Ok(Err(arrived.refuse(&refusal))),
     };
-    let mut play = Play::new(caller, entry, turn, asked.previous, &script);
+    let mut play = Play::new(caller, arrived.entry, turn, asked.previous.clone(), &arrived.script);
     play.meet(Moment::AfterSend);
     if let Some(fault) = play.fault.take() {
         match play.suffer(fault).await? {
             // Nothing has been said yet, so an error still becomes a status.
-            Some(Told::Error(frame)) => return Ok(play.error_reply(&frame)),
+            Some(Told::Error(frame)) => return Ok(Err(play.error_reply(&frame))),
             told => play.queued = told,
         }
     }
-    if asked.stream { Ok(events(play)) } else { play.whole().await }
+    Ok(Ok(play))
 }
 
 /// How long a request of so many bytes is under way, with its answer's first byte.
@@ -93,13 +162,8 @@ pub(super) fn generating(script: &Script, tokens: u32) -> Duration {
     }
 }
 
-fn refuse(entry: &Entry, refusal: &Refusal) -> Response<Body> {
-    entry.end(Ending::Refused);
-    json_reply(StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST), &refusal.body())
-}
-
 /// A response being told over HTTP. Dropped early, it leaves its turn on record as cancelled.
-struct Play {
+pub(super) struct Play {
     caller: Caller,
     entry: Entry,
     turn: Option<Turn>,
@@ -110,7 +174,7 @@ struct Play {
 }
 
 /// One thing the client is told.
-enum Told {
+pub(super) enum Told {
     /// An event; the last one has an ending.
     Event(Value, Option<Ending>),
     /// An error frame that ends the turn.
@@ -122,7 +186,10 @@ enum Told {
 impl Play {
     fn new(caller: Caller, entry: Entry, turn: Turn, previous: Option<String>, script: &Script) -> Self {
         entry.write(|record| {
-            record.response = Some(turn.facts.response.clone());
+            record.response = Some(match record.transport {
+                Transport::Chat => chat::id(&turn.facts.response),
+                Transport::Http | Transport::WebSocket => turn.facts.response.clone(),
+            });
             record.digests = turn.facts.digests.clone();
         });
         let due = Instant::now() + reading(script, (turn.facts.fresh, turn.facts.cached));
@@ -217,12 +284,12 @@ impl Play {
         self.entry.end(ending);
     }
 
-    /// The response as one JSON object: that of its terminal event.
-    async fn whole(mut self) -> Reply {
+    /// The response that the terminal event has, or the reply for an error in its place.
+    pub(super) async fn finish(&mut self) -> io::Result<Result<Value, Response<Body>>> {
         while let Some(told) = self.next().await? {
             match told {
-                Told::Event(mut frame, Some(_)) => return Ok(ok(&frame["response"].take())),
-                Told::Error(frame) => return Ok(self.error_reply(&frame)),
+                Told::Event(mut frame, Some(_)) => return Ok(Ok(frame["response"].take())),
+                Told::Error(frame) => return Ok(Err(self.error_reply(&frame))),
                 Told::Event(..) | Told::Noise(_) => {}
             }
         }
@@ -233,26 +300,23 @@ impl Play {
         self.entry.end(Ending::Refused);
         let status = frame["status"].as_u64().or_else(|| frame["status_code"].as_u64()).unwrap_or(400);
         let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-        let error = if frame["error"].is_object() { &frame["error"] } else { frame };
-        let error: Value = ["message", "type", "param", "code"]
-            .map(|name| (name.to_owned(), error[name].clone()))
-            .into_iter()
-            .collect();
-        json_reply(status.unwrap_or(StatusCode::BAD_REQUEST), &json!({ "error": error }))
+        json_reply(status.unwrap_or(StatusCode::BAD_REQUEST), &nested(frame))
     }
 }
 
-/// The response as server-sent events: no `[DONE]`, the stream just ends.
-fn events(play: Play) -> Response<Body> {
-    let frames = stream::unfold((play, 0_u64), |(mut play, count)| async move {
-        let text = match play.next().await {
-            Ok(None) => return None,
-            Err(error) => return Some((Err(error), (play, count))),
-            Ok(Some(Told::Event(frame, _))) => sse(&frame),
-            Ok(Some(Told::Error(frame))) => sse(&flat(&frame, count)),
-            Ok(Some(Told::Noise(text))) => format!("data: {text}\n\n"),
-        };
-        Some((Ok(Frame::data(Bytes::from(text))), (play, count + 1)))
+/// An answer as server-sent events, as `write` writes them down: no event for an empty text.
+pub(super) fn events(play: Play, write: impl FnMut(Told) -> String + Send + 'static) -> Response<Body> {
+    let frames = stream::unfold((play, write), |(mut play, mut write)| async move {
+        loop {
+            let text = match play.next().await {
+                Ok(None) => return None,
+                Err(error) => return Some((Err(error), (play, write))),
+                Ok(Some(told)) => write(told),
+            };
+            if !text.is_empty() {
+                return Some((Ok(Frame::data(Bytes::from(text))), (play, write)));
+            }
+        }
     });
     let mut reply = Response::new(StreamBody::new(frames).boxed_unsync());
     let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -261,6 +325,17 @@ fn events(play: Play) -> Response<Body> {
     reply
 }
 
+/// The body of an error reply: the four members that clients know.
+pub(super) fn nested(frame: &Value) -> Value {
+    let error = if frame["error"].is_object() { &frame["error"] } else { frame };
+    let error: Value = ["message", "type", "param", "code"]
+        .map(|name| (name.to_owned(), error[name].clone()))
+        .into_iter()
+        .collect();
+    json!({ "error": error })
+}
+
+/// An event of the Responses API: no `[DONE]` follows the last one.
 fn sse(frame: &Value) -> String {
     format!("event: {}\ndata: {frame}\n\n", frame["type"].as_str().unwrap_or("message"))
 }

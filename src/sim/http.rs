@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::ledger::Traffic;
 use super::server::{Provider, Slot};
-use super::{answer, canon, files, upgrade};
+use super::{answer, canon, chat, files, upgrade};
 
 /// A reply's body: whole or streamed, and able to break off.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -96,12 +96,15 @@ impl Caller {
             }
             ("GET", ["realtime"]) if is_upgrade(request.headers()) => Ok(upgrade::echo(&self, request)),
             ("POST", ["responses"]) => answer::answer(self, request, credential).await,
+            ("POST", ["chat", "completions"]) => chat::complete(self, request, credential).await,
             ("POST", ["responses", "compact"]) => self.compact(request, credential).await,
             ("GET" | "DELETE", ["responses", id]) => Ok(self.stored(&method, &credential, id)),
             ("GET", ["responses", id, "input_items"]) => {
                 Ok(self.input_items(&credential, id, request.uri().query()))
             }
             ("POST", ["responses", id, "cancel"]) => Ok(self.cancel(&credential, id)),
+            // The simulator's own, for judges in other languages.
+            ("GET", ["sim", "answers", id]) => Ok(self.seen(id)),
             ("GET", ["models"]) => {
                 Ok(ok(&json!({ "object": "list", "data": [model("gpt-sim"), model("gpt-sim-mini")] })))
             }

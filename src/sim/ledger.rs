@@ -145,6 +145,15 @@ impl Book {
             .fold((0, 0), |(read, written), line| (read + line.read(), written + line.written()))
     }
 
+    /// The record of an answer by the id that its client was told. A chat completion that was translated on the way
+    /// is on record as the response that it was.
+    #[must_use]
+    pub fn answer(&self, id: &str) -> Option<&Record> {
+        let own = |id: &str| id.trim_start_matches("chatcmpl-").trim_start_matches("resp_").to_owned();
+        let wanted = own(id);
+        self.turns.iter().rev().find(|record| record.response.as_deref().map(own).as_ref() == Some(&wanted))
+    }
+
     /// How many turns have ended or are running with this outcome.
     #[must_use]
     pub fn count(&self, outcome: Outcome) -> usize {
@@ -178,7 +187,7 @@ pub struct Record {
     pub stream_id: Option<String>,
     /// The `previous_response_id` it named.
     pub previous: Option<String>,
-    /// The id of the response; none if it was refused before it began.
+    /// The id of the response, of the chat completion for [`Transport::Chat`]; none if it was refused before it began.
     pub response: Option<String>,
     /// Digests of its effective context; empty if it was refused before it began.
     pub digests: Digests,

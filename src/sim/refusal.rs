@@ -87,6 +87,21 @@ impl Refusal {
         Self::named("unknown_parameter", name, format!("Unknown parameter: '{name}'."))
     }
 
+    /// The model is served on Chat Completions only. The sentence is one seen of OpenAI's API (2025-05); `param` and `code`
+    /// beside it are assumed.
+    pub(super) fn not_on_responses(model: &str) -> Self {
+        let message = format!("The requested model '{model}' is not supported with the Responses API.");
+        Self::named("unsupported_model", "model", message)
+    }
+
+    /// A number is too small.
+    pub(super) fn below_minimum(name: &'static str, least: u64, given: impl std::fmt::Display) -> Self {
+        let message = format!(
+            "Invalid '{name}': integer below minimum value. Expected a value >= {least}, but got {given} instead."
+        );
+        Self::named("integer_below_min_value", name, message)
+    }
+
     /// The error object of an HTTP reply: `{"error": {…}}`.
     pub(super) fn body(&self) -> Value {
         json!({ "error": {

@@ -14,7 +14,9 @@ pub(super) enum Piece {
     /// Hidden reasoning: its identity (64 hex digits) and its readable summary.
     Reasoning { identity: String, summary: String },
     /// An assistant's message; commentary stands before calls, everything else is the final answer.
-    Message { text: String, commentary: bool },
+    Message { text: String, commentary: bool, cited: bool },
+    /// A message that says no.
+    Refusal(String),
     /// What the context before it is replaced by.
     Compaction(Essence),
     /// A function call, or a freeform one, whose arguments are plain text.
@@ -47,11 +49,12 @@ pub(super) fn reply(context: &Context, digests: &Digests, request: &Value) -> Ve
         pieces.insert(0, Piece::Compaction(Essence { digests: digests.clone(), covers: true }));
     }
     if !call {
-        pieces.push(Piece::Message { text: prose(&digests.visible, directive.text), commentary: false });
+        pieces.extend(last_words(&directive, &digests.visible));
         return pieces;
     }
     if directive.commentary {
-        pieces.push(Piece::Message { text: prose(&digests.visible, 48), commentary: true });
+        let text = prose(&digests.visible, 48);
+        pieces.push(Piece::Message { text, commentary: true, cited: false });
     }
     let custom = directive.custom || tools.function.is_none() && tools.custom.is_some();
     let name = if custom { tools.custom } else { tools.function }.unwrap_or_else(|| "shell".to_owned());
@@ -63,7 +66,24 @@ pub(super) fn reply(context: &Context, digests: &Digests, request: &Value) -> Ve
     pieces
 }
 
-/// The wish inside a user's message: `[sim calls=12 parallel=1 reasoning=1 text=200 args=300 commentary=1 custom=1 compact=1]`.
+/// What is said when no more calls are made.
+fn last_words(directive: &Directive, seed: &str) -> Vec<Piece> {
+    if directive.refuse {
+        return vec![Piece::Refusal(prose(seed, directive.text))];
+    }
+    let message = |index: u32| {
+        let text = if index == 0 {
+            prose(seed, directive.text)
+        } else {
+            prose(&format!("{seed}{index}"), directive.text)
+        };
+        Piece::Message { text, commentary: index + 1 < directive.cite, cited: directive.cite > 0 }
+    };
+    (0..directive.cite.max(1)).map(message).collect()
+}
+
+/// The wish inside a user's message:
+/// `[sim calls=12 parallel=1 reasoning=1 text=200 args=300 commentary=1 custom=1 compact=1 refuse=1 cite=1]`.
 struct Directive {
     /// Rounds of tool calls in this user turn.
     calls: usize,
@@ -79,6 +99,10 @@ struct Directive {
     custom: bool,
     /// Begin the answer with a compaction item.
     compact: bool,
+    /// End with a refusal in place of a text.
+    refuse: bool,
+    /// Messages of the final text, each with the citation of a page; 0 is one message without.
+    cite: u32,
 }
 
 impl Directive {
@@ -102,6 +126,8 @@ impl Directive {
             commentary: wish("commentary", 0) > 0,
             custom: wish("custom", 0) > 0,
             compact: wish("compact", 0) > 0,
+            refuse: wish("refuse", 0) > 0,
+            cite: u32::try_from(wish("cite", 0)).unwrap_or(0).min(MOST_MESSAGES),
         })
     }
 
@@ -120,6 +146,8 @@ impl Directive {
             commentary: false,
             custom: false,
             compact: false,
+            refuse: false,
+            cite: 0,
         }
     }
 }
@@ -174,6 +202,7 @@ fn arguments(seed: &str, length: usize) -> String {
 
 /// Upper bound of every number in a directive: an answer stays in memory.
 const MOST: usize = 1 << 20;
+const MOST_MESSAGES: u32 = 8;
 
 /// Spaces, escapes of every kind, floats that lose digits, an integer above 2^53, unsorted keys.
 const AWKWARD: &str = r#"{"zeta": 10.0, "path":"caf\u00e8 ü \/tmp", "alpha" : [1, 2.50, 1e3],  "big": 12345678901234567, "none": null, "id":"SEED", "note": "FILLER"}"#;
@@ -234,7 +263,7 @@ mod tests {
         assert_eq!(answer(&items, &json!({})).len(), 4, "one round to go");
         items.extend(round("b"));
         let pieces = answer(&items, &json!({}));
-        let Piece::Message { text, commentary: false } = &pieces[1] else { panic!("{pieces:?}") };
+        let Piece::Message { text, commentary: false, .. } = &pieces[1] else { panic!("{pieces:?}") };
         assert_eq!(text.chars().count(), 7);
     }
 

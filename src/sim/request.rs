@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::refusal::Refusal;
+use super::script::Limits;
 use super::{canon, compaction};
 
 /// What a request came over. The two differ in a few forbidden fields only.
@@ -14,6 +15,8 @@ pub enum Transport {
     Http,
     /// A `response.create` frame.
     WebSocket,
+    /// `POST /v1/chat/completions`, read as the request for a response that it means.
+    Chat,
 }
 
 /// A request whose own fields are in order.
@@ -33,6 +36,12 @@ pub(super) struct Request {
     pub(super) stream: bool,
     /// Whether the input asks for a compaction.
     pub(super) compacts: bool,
+    /// Tokens that may be generated.
+    pub(super) limit: Option<u64>,
+    /// Texts that end the answer before they are said; Chat only.
+    pub(super) stops: Vec<String>,
+    /// Probabilities with every token of text, and how many rivals each.
+    pub(super) logprobs: Option<usize>,
     /// Tokens of context past which it is compacted.
     pub(super) compact_threshold: Option<u64>,
     /// Digest of everything but the input, its chain and the transport's own fields.
@@ -48,6 +57,11 @@ impl Request {
         if transport == Transport::Http
             && let Some(name) =
                 ["type", "stream_id", "generate"].into_iter().find(|name| body.contains_key(*name))
+        {
+            return Err(Refusal::unknown_parameter(name));
+        }
+        if transport != Transport::Chat
+            && let Some(name) = CHATS_OWN.into_iter().find(|name| body.contains_key(*name))
         {
             return Err(Refusal::unknown_parameter(name));
         }
@@ -70,7 +84,11 @@ impl Request {
             compacts: compaction::triggered(&items)?,
             compact_threshold: compaction::threshold(&body)?,
             items,
-            store: flag(&body, "store", true)?,
+            limit: limit(&body, if transport == Transport::Chat { 1 } else { FEWEST_TOKENS })?,
+            stops: stops(&body["stop"]),
+            logprobs: logprobs(&body),
+            // A chat completion is no response that could be asked for later.
+            store: flag(&body, "store", true)? && transport != Transport::Chat,
             generate: flag(&body, "generate", true)?,
             stream: flag(&body, "stream", false)?,
             settings: settings(&body),
@@ -79,11 +97,22 @@ impl Request {
         })
     }
 
+    /// Whether the model answers on the Responses API at all.
+    ///
+    /// # Errors
+    /// The provider's 400 if it does not.
+    pub(super) fn served(&self, limits: &Limits) -> Result<(), Refusal> {
+        match limits.chat_only.iter().find(|name| self.body["model"] == **name) {
+            Some(name) => Err(Refusal::not_on_responses(name)),
+            None => Ok(()),
+        }
+    }
+
     /// Rules of the transport that this request breaks and a lenient provider puts up with.
     pub(super) fn lapses(&self, transport: Transport) -> Vec<&'static str> {
         let sent = |name: &str| self.body.get(name).is_some_and(|value| !value.is_null());
         match transport {
-            Transport::Http => Vec::new(),
+            Transport::Http | Transport::Chat => Vec::new(),
             Transport::WebSocket => {
                 ["stream", "conversation"].into_iter().filter(|name| sent(name)).collect()
             }
@@ -114,6 +143,29 @@ fn items(body: &Value, continues: bool) -> Result<Vec<Value>, Refusal> {
         }
         None => Ok(items),
     }
+}
+
+/// `max_output_tokens`, which Chat calls otherwise and allows to be less.
+fn limit(body: &Value, fewest: u64) -> Result<Option<u64>, Refusal> {
+    const NAME: &str = "max_output_tokens";
+    match (&body[NAME], body[NAME].as_u64()) {
+        (Value::Null, _) => Ok(None),
+        (_, Some(tokens)) if tokens >= fewest => Ok(Some(tokens)),
+        (Value::Number(tokens), _) => Err(Refusal::below_minimum(NAME, fewest, tokens)),
+        _ => Err(wrong_type(NAME, "an integer")),
+    }
+}
+
+fn stops(stop: &Value) -> Vec<String> {
+    let one = stop.as_str().map(str::to_owned);
+    let more = stop.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    one.into_iter().chain(more).filter(|stop| !stop.is_empty()).collect()
+}
+
+fn logprobs(body: &Value) -> Option<usize> {
+    let wanted = body["include"].as_array()?.iter().any(|name| name == "message.output_text.logprobs");
+    let rivals = body["top_logprobs"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    wanted.then(|| rivals.min(MOST_RIVALS))
 }
 
 fn text_or_null(body: &Value, name: &'static str) -> Result<Option<String>, Refusal> {
@@ -148,6 +200,30 @@ fn settings(body: &Value) -> String {
     canon::hex(&canon::sha256(&[Value::Object(members).to_string().as_bytes()]))
 }
 
+/// Fields of Chat Completions alone: the Responses API refuses them.
+const CHATS_OWN: [&str; 17] = [
+    "audio",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "messages",
+    "modalities",
+    "n",
+    "prediction",
+    "presence_penalty",
+    "reasoning_effort",
+    "response_format",
+    "seed",
+    "stop",
+];
+/// The least `max_output_tokens` of the Responses API.
+const FEWEST_TOKENS: u64 = 16;
+const MOST_RIVALS: usize = 20;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -159,12 +235,19 @@ mod tests {
 
     #[test]
     fn forbidden_fields_by_transport() {
-        use Transport::{Http, WebSocket};
+        use Transport::{Chat, Http, WebSocket};
         let table = [
             (Http, json!({"type": "response.create"}), Some("type")),
             (Http, json!({"stream_id": "a"}), Some("stream_id")),
             (Http, json!({"generate": true}), Some("generate")),
             (Http, json!({"background": true, "stream": true}), None),
+            (Http, json!({"stop": "x"}), Some("stop")),
+            (WebSocket, json!({"messages": []}), Some("messages")),
+            (Http, json!({"max_output_tokens": 15}), Some("max_output_tokens")),
+            (WebSocket, json!({"max_output_tokens": -1}), Some("max_output_tokens")),
+            (Http, json!({"max_output_tokens": 16}), None),
+            (Chat, json!({"max_output_tokens": 1, "stop": ["x"], "n": 2}), None),
+            (Chat, json!({"max_output_tokens": 0}), Some("max_output_tokens")),
             (WebSocket, json!({"background": true}), Some("background")),
             (
                 WebSocket,

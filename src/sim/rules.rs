@@ -162,7 +162,7 @@ impl Connection {
         unix: u64,
         turn: TurnId,
     ) -> Option<Emission> {
-        let mut emission = match self.begun(account, style, unix, turn)? {
+        let mut emission = match self.begun(limits, account, style, unix, turn)? {
             Ok(turn) => turn.next(unix),
             Err(refusal) => refused(&refusal),
         };
@@ -179,7 +179,7 @@ impl Connection {
         unix: u64,
         (turn, spoil): (TurnId, &Spoil),
     ) -> Option<Emission> {
-        let mut emission = match self.begun(account, style, unix, turn)? {
+        let mut emission = match self.begun(limits, account, style, unix, turn)? {
             Ok(turn) => turn.spoil(spoil),
             Err(refusal) => refused(&refusal),
         };
@@ -267,6 +267,7 @@ impl Connection {
     /// after its source lane has moved on, finds nothing (protocol 1.7).
     fn begun(
         &mut self,
+        limits: &Limits,
         account: &mut Account,
         style: Style,
         unix: u64,
@@ -275,6 +276,7 @@ impl Connection {
         let index = self.in_flight.iter().position(|pending| pending.id == turn)?;
         if let State::Asked(request) = &self.in_flight[index].state {
             let begun = request.as_ref().as_ref().map_err(Clone::clone).and_then(|request| {
+                request.served(limits)?;
                 let parent = match &request.previous {
                     Some(id) => Some(self.parent(account, id)?),
                     None => None,

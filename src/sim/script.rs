@@ -65,6 +65,8 @@ pub struct Limits {
     pub requests: Option<usize>,
     /// Largest client message in bytes, decompressed; a larger one closes the connection with 1009.
     pub max_frame: usize,
+    /// Models that answer on Chat Completions and are refused on the Responses API, over HTTP and in a frame.
+    pub chat_only: &'static [&'static str],
 }
 
 impl Limits {
@@ -84,6 +86,7 @@ impl Default for Limits {
             sockets: None,
             requests: None,
             max_frame: 16 * 1024 * 1024,
+            chat_only: &[],
         }
     }
 }

@@ -27,6 +27,18 @@ impl Caller {
         }
     }
 
+    /// What the model saw before an answer: the digests that Chat's own reply has no place for.
+    pub(super) fn seen(&self, id: &str) -> Response<Body> {
+        let seen = self.provider.ledger().read(|book| {
+            book.answer(id).map(|record| {
+                json!({ "context": record.digests.context, "visible": record.digests.visible,
+                    "settings": record.settings, "items": record.items,
+                    "transport": format!("{:?}", record.transport) })
+            })
+        });
+        seen.map_or_else(|| error(StatusCode::NOT_FOUND, "No such answer.", None), |seen| ok(&seen))
+    }
+
     /// `GET /responses/{id}/input_items`, a page at a time.
     pub(super) fn input_items(&self, credential: &str, id: &str, query: Option<&str>) -> Response<Body> {
         let Some(saved) = self.provider.account(|account| account.stored(credential, id)) else {

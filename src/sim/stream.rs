@@ -2,6 +2,8 @@
 //!
 //! Knows no lanes, no store and no clock; it is handed its ids, its time and what to say.
 
+mod message;
+
 use std::collections::VecDeque;
 
 use serde_json::{Map, Value, json};
@@ -38,6 +40,16 @@ pub struct Emission {
     pub ending: Option<Ending>,
 }
 
+/// What a response says, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Saying<'a> {
+    pub(super) pieces: &'a [Piece],
+    /// The last piece breaks off: no more tokens were allowed.
+    pub(super) cut: bool,
+    /// Probabilities with every token of text, and how many rivals each.
+    pub(super) logprobs: Option<usize>,
+}
+
 /// The remaining events of one response.
 #[derive(Debug)]
 pub(super) struct Telling {
@@ -48,6 +60,7 @@ pub(super) struct Telling {
     done: usize,
     sequence: u64,
     empty_output: bool,
+    cut: bool,
 }
 
 impl Telling {
@@ -55,19 +68,28 @@ impl Telling {
     /// `input` is the size of the context in tokens: all of it, and what a prompt cache would hold.
     pub(super) fn new(
         response: Value,
-        pieces: &[Piece],
+        saying: &Saying<'_>,
         style: Style,
         (input_tokens, cached_tokens): (usize, usize),
         mint: &mut dyn FnMut(&str) -> String,
     ) -> Self {
-        let mut writer = Writer { events: VecDeque::new(), output: Vec::new(), style };
+        let mut writer = Writer {
+            events: VecDeque::new(),
+            output: Vec::new(),
+            style,
+            status: "completed",
+            logprobs: saying.logprobs,
+        };
         writer.lifecycle("response.created", Some(Moment::AfterCreated), &response);
         writer.lifecycle("response.in_progress", None, &response);
         if style.future_event {
             writer.push(json!({ "type": "response.future_thing.delta", "thing": { "level": 1 } }), 0);
         }
         let mut reasoning_tokens = 0;
-        for piece in pieces {
+        for (index, piece) in saying.pieces.iter().enumerate() {
+            if saying.cut && index + 1 == saying.pieces.len() {
+                writer.status = "incomplete";
+            }
             let before = writer.tokens();
             writer.piece(piece, mint);
             if matches!(piece, Piece::Reasoning { .. }) {
@@ -91,6 +113,7 @@ impl Telling {
             done: 0,
             sequence: 0,
             empty_output: style.empty_output,
+            cut: saying.cut,
         }
     }
 
@@ -99,11 +122,15 @@ impl Telling {
         &self.response
     }
 
-    /// The next event; the terminal one carries [`Ending::Completed`].
+    /// The next event; the terminal one carries its ending.
     pub(super) fn next(&mut self, unix: u64) -> Emission {
         let Some(event) = self.events.pop_front() else {
-            self.response["completed_at"] = unix.into();
             self.response["usage"] = self.usage.clone();
+            if self.cut {
+                self.response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+                return self.end("incomplete", self.output.len(), Ending::Incomplete);
+            }
+            self.response["completed_at"] = unix.into();
             return self.end("completed", self.output.len(), Ending::Completed);
         };
         self.done += usize::from(event.body["type"] == "response.output_item.done");
@@ -205,6 +232,9 @@ struct Writer {
     events: VecDeque<Event>,
     output: Vec<Value>,
     style: Style,
+    /// Of the item being written, when it is done.
+    status: &'static str,
+    logprobs: Option<usize>,
 }
 
 impl Writer {
@@ -219,7 +249,7 @@ impl Writer {
 
     /// An event of an item or of one of its parts. `part` is the name and number of the part's index.
     fn item_event(&mut self, name: &str, id: &str, part: Option<&str>, fields: Value, tokens: u32) {
-        let setup = name.ends_with(".added");
+        let setup = name.ends_with(".added") && name != "output_text.annotation.added";
         if self.style.sparse && setup {
             return;
         }
@@ -242,9 +272,10 @@ impl Writer {
             if self.style.single_delta && part.is_none() { letters.len().max(1) } else { LETTERS_PER_TOKEN };
         let middle = letters.len().div_ceil(size).div_ceil(2);
         for (index, letters) in letters.chunks(size).enumerate() {
-            let mut fields = json!({ "delta": letters.iter().collect::<String>() });
+            let piece: String = letters.iter().collect();
+            let mut fields = json!({ "delta": piece });
             if name == "output_text.delta" {
-                fields["logprobs"] = json!([]);
+                fields["logprobs"] = message::logprobs(&piece, self.logprobs, false);
             }
             let tokens = letters.len().div_ceil(LETTERS_PER_TOKEN);
             self.item_event(name, id, part, fields, u32::try_from(tokens).unwrap_or(u32::MAX));
@@ -260,7 +291,10 @@ impl Writer {
         match piece {
             Piece::Reasoning { identity, summary } => self.reasoning(&mint("rs"), identity, summary),
             Piece::Compaction(essence) => self.compaction(&mint("cmp"), essence),
-            Piece::Message { text, commentary } => self.message(&mint("msg"), text, *commentary),
+            Piece::Message { text, commentary, cited } => {
+                self.message(&mint("msg"), text, *commentary, *cited);
+            }
+            Piece::Refusal(text) => self.refusal(&mint("msg"), text),
             Piece::Call { call_id, name, arguments, custom: false } => {
                 let id = mint("fc");
                 let item = |arguments: &str, status: &str| {
@@ -278,7 +312,7 @@ impl Writer {
                 self.deltas("function_call_arguments.delta", &id, None, arguments, halfway);
                 let done = json!({ "arguments": arguments, "name": name });
                 self.item_event("function_call_arguments.done", &id, None, done, 0);
-                self.finish(&id, item(arguments, "completed"), None);
+                self.finish(&id, item(arguments, self.status), None);
             }
             Piece::Call { call_id, name, arguments, custom: true } => {
                 let id = mint("ctc");
@@ -295,26 +329,9 @@ impl Writer {
                 );
                 self.deltas("custom_tool_call_input.delta", &id, None, arguments, Some(Moment::MidArguments));
                 self.item_event("custom_tool_call_input.done", &id, None, json!({ "input": arguments }), 0);
-                self.finish(&id, item(arguments, "completed"), None);
+                self.finish(&id, item(arguments, self.status), None);
             }
         }
-    }
-
-    fn message(&mut self, id: &str, text: &str, commentary: bool) {
-        let phase = if commentary { "commentary" } else { "final_answer" };
-        let item = |content: Value, status: &str| {
-            json!({ "type": "message", "id": id, "role": "assistant", "status": status, "phase": phase,
-                "content": content })
-        };
-        let part =
-            |text: &str| json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] });
-        let index = Some("content_index");
-        self.item_event("output_item.added", id, None, json!({ "item": item(json!([]), "in_progress") }), 0);
-        self.item_event("content_part.added", id, index, json!({ "part": part("") }), 0);
-        self.deltas("output_text.delta", id, index, text, Some(Moment::MidText));
-        self.item_event("output_text.done", id, index, json!({ "text": text, "logprobs": [] }), 0);
-        self.item_event("content_part.done", id, index, json!({ "part": part(text) }), 0);
-        self.finish(id, item(json!([part(text)]), "completed"), None);
     }
 
     /// Three copies of the blob, all different, as observed of the real provider (protocol 1.16).
@@ -359,7 +376,8 @@ impl Writer {
     }
 }
 
-const LETTERS_PER_TOKEN: usize = 4;
+/// Every token is as long, and every delta is one.
+pub(super) const LETTERS_PER_TOKEN: usize = 4;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]

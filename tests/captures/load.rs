@@ -42,8 +42,17 @@ pub(crate) struct Turn {
 impl Turn {
     /// Is this a turn of the Responses dialect?
     pub(crate) fn is_responses(&self) -> bool {
+        self.posts("/responses")
+    }
+
+    /// Is this a turn of Chat Completions?
+    pub(crate) fn is_chat(&self) -> bool {
+        self.posts("/chat/completions")
+    }
+
+    fn posts(&self, ending: &str) -> bool {
         let path = self.path.split('?').next().unwrap_or_default();
-        self.method == "POST" && path.ends_with("/responses")
+        self.method == "POST" && path.ends_with(ending)
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn expected() -> Result<HashMap<(String, usize), Expected>> {
     lines.filter(|line| !line.starts_with('#')).skip(1).map(row).collect()
 }
 
-fn row(line: &str) -> Result<((String, usize), Expected)> {
+pub(crate) fn row(line: &str) -> Result<((String, usize), Expected)> {
     let columns: Vec<&str> = line.split('\t').collect();
     let &[capture, turn, parent, first_new, items, grade] = columns.as_slice() else {
         return Err(format!("not six columns: {line}").into());

@@ -62,3 +62,7 @@ proxy=$url
 
 .venv/bin/python agent.py "$direct" "$proxy"
 node agent.mjs "$direct" "$proxy"
+# Every turn after the first is a delta.
+chat_plan=delta
+.venv/bin/python chat.py --expect "$chat_plan" "$direct" "$proxy"
+node chat.mjs --expect "$chat_plan" "$direct" "$proxy"

@@ -40,6 +40,8 @@ pub struct Progress {
     pub tried_new: bool,
     /// A frame whose fate is unknown was already sent again.
     pub rerun: bool,
+    /// The frame was translated from another API, which may well take what this one refuses.
+    pub translated: bool,
 }
 
 /// The next rung.
@@ -55,7 +57,13 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
             // Refused before it was run: safe whatever the turn does.
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused | ErrorClass::Duplicate => Rung::Http,
-            ErrorClass::NotFound | ErrorClass::Answer => Rung::Fail,
+            // Refused before it was run. What the client itself sent may be in order, and if not, its own API words it.
+            ErrorClass::Answer | ErrorClass::NotServed
+                if progress.translated && !progress.begun && matches!(error.status, 400 | 404 | 422) =>
+            {
+                Rung::Http
+            }
+            ErrorClass::NotFound | ErrorClass::NotServed | ErrorClass::Answer => Rung::Fail,
         },
         // Not about the frame that was taken and run, and a repeat like any other.
         Fault::TooBig if progress.begun && (progress.once || progress.rerun) => Rung::Fail,
@@ -97,6 +105,7 @@ mod tests {
         let once = Progress { once: true, ..start };
         let unsent = Progress { sent: false, once: true, ..start };
         let rerun = Progress { rerun: true, tried_new: true, ..start };
+        let translated = Progress { translated: true, ..once };
         for (fault, progress, rung) in [
             (provider(ErrorClass::NotFound), start, Rung::FullSame),
             (provider(ErrorClass::NotFound), Progress { tried_same: true, ..start }, Rung::Fail),
@@ -106,6 +115,10 @@ mod tests {
             (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
             (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
             (provider(ErrorClass::Duplicate), once, Rung::Http),
+            (provider(ErrorClass::NotServed), start, Rung::Fail),
+            (provider(ErrorClass::NotServed), translated, Rung::Http),
+            (provider(ErrorClass::Answer), translated, Rung::Http),
+            (provider(ErrorClass::Answer), Progress { begun: true, ..translated }, Rung::Fail),
             (provider(ErrorClass::Answer), start, Rung::Fail),
             (Fault::Connect, once, Rung::Http),
             (Fault::TooBig, once, Rung::Http),

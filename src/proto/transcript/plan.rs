@@ -74,6 +74,10 @@ pub enum Reason {
     Mode,
     /// The provider's profile rules this request out.
     Profile,
+    /// The model is spoken to over its own Chat API: by the settings, or because the provider said so.
+    ChatOnly,
+    /// The provider refused what a chat request was translated to; its own Chat API is to answer.
+    Refused,
     /// The provider does not serve sockets, or refused one a moment ago.
     NoSocket,
     /// Every socket this credential may have is busy.
@@ -108,6 +112,8 @@ impl Reason {
             Self::ClientAnchor => "client-anchor",
             Self::Mode => "mode",
             Self::Profile => "profile",
+            Self::ChatOnly => "chat-only",
+            Self::Refused => "refused",
             Self::NoSocket => "no-socket",
             Self::Busy => "busy",
         }

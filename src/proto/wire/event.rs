@@ -169,6 +169,8 @@ pub enum ErrorClass {
     LaneRefused,
     /// An item is said to be there already: perhaps only on this socket (F2); over HTTP there is no other memory.
     Duplicate,
+    /// The model is not served on the Responses API (a sentence seen of OpenAI's API, 2025-05).
+    NotServed,
     /// The provider's answer to this request.
     Answer,
 }
@@ -186,6 +188,11 @@ impl ProviderError {
     pub fn of_response(event: &Event) -> Option<Self> {
         let error = member(event.value("response")?, "error").filter(|value| value.starts_with('{'))?;
         Some(Self::new(error, None, None))
+    }
+
+    /// A response that failed without saying why.
+    pub fn unexplained() -> Self {
+        Self::new(r#"{"type":"server_error","message":"The response failed."}"#, None, None)
     }
 
     fn new(object: &str, status: Option<u64>, headers: Option<&str>) -> Self {
@@ -235,6 +242,8 @@ fn class(code: &str, message: &str) -> ErrorClass {
         ErrorClass::LaneRefused
     } else if lower.starts_with("duplicate item") {
         ErrorClass::Duplicate
+    } else if code == "unsupported_model" || lower.contains("not supported with the responses api") {
+        ErrorClass::NotServed
     } else {
         ErrorClass::Answer
     }

@@ -15,7 +15,7 @@ fn tell(style: Style) -> (Vec<Value>, Telling) {
     };
     let pieces = [
         Piece::Reasoning { identity: "0".repeat(64), summary: "thinking hard".to_owned() },
-        Piece::Message { text: "a few words".to_owned(), commentary: true },
+        Piece::Message { text: "a few words".to_owned(), commentary: true, cited: true },
         call(false),
         call(true),
     ];
@@ -27,7 +27,8 @@ fn tell(style: Style) -> (Vec<Value>, Telling) {
         format!("{prefix}_{count}")
     };
     let response = opening(&request, "resp_1", &Digests::default(), 1_700_000_000);
-    let mut telling = Telling::new(response, &pieces, style, (100, 0), &mut mint);
+    let saying = Saying { pieces: &pieces, cut: false, logprobs: Some(2) };
+    let mut telling = Telling::new(response, &saying, style, (100, 0), &mut mint);
     let mut frames = Vec::new();
     loop {
         let emission = telling.next(1_700_000_001);
@@ -62,6 +63,7 @@ fn the_official_order() {
             "output_item.added",
             "content_part.added",
             "output_text.delta",
+            "output_text.annotation.added",
             "output_text.done",
             "content_part.done",
             "output_item.done",
@@ -93,8 +95,13 @@ fn every_event_and_the_object_parse_with_the_published_types() {
     let request = json!({"model": "gpt-sim"});
     let failed = |end: &dyn Fn(&mut Telling) -> Emission| {
         let response = opening(&request, "resp_1", &Digests::default(), 1);
-        let mut telling =
-            Telling::new(response, &[], Style::default(), (1, 0), &mut |prefix| prefix.to_owned());
+        let mut telling = Telling::new(
+            response,
+            &Saying { pieces: &[], cut: false, logprobs: None },
+            Style::default(),
+            (1, 0),
+            &mut |prefix| prefix.to_owned(),
+        );
         end(&mut telling).frame
     };
     for frame in [
@@ -128,7 +135,10 @@ fn styles() {
         ..Style::default()
     });
     let names = names(&frames);
-    assert!(!names.iter().any(|name| name.ends_with(".added")), "{names:?}");
+    assert!(
+        !names.iter().any(|name| name.ends_with("item.added") || name.ends_with("part.added")),
+        "{names:?}"
+    );
     assert_eq!(names[2], "response.future_thing.delta");
     let arguments = frames.iter().filter(|frame| frame["type"] == "response.function_call_arguments.delta");
     assert_eq!(arguments.count(), 1);

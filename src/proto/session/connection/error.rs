@@ -30,7 +30,9 @@ impl Connection {
         match ProviderError::of_event(event).class {
             ErrorClass::NotFound => {}
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
-            ErrorClass::Answer | ErrorClass::Duplicate => self.retired |= self.max_names == 0,
+            ErrorClass::Answer | ErrorClass::Duplicate | ErrorClass::NotServed => {
+                self.retired |= self.max_names == 0;
+            }
         }
         let used_up = self.max_names > 0 && !self.has_new_lane();
         self.retired |= used_up && self.lanes.values().all(|lane| lane.state == State::Burnt);
@@ -78,7 +80,9 @@ impl Connection {
         let fault = match error.class {
             // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
             ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
-            ErrorClass::NotFound | ErrorClass::Answer | ErrorClass::Duplicate => Fault::SocketLost(None),
+            ErrorClass::NotFound | ErrorClass::Answer | ErrorClass::Duplicate | ErrorClass::NotServed => {
+                Fault::SocketLost(None)
+            }
         };
         for lane in self.lanes.values_mut() {
             if let State::Waiting { turn, .. } = lane.state {
