@@ -116,7 +116,8 @@ impl Try {
         self.ticket.connection
     }
 
-    /// Waits until the answer's status is known: the first event of a stream that its client is shown, the last of a body.
+    /// Waits until the answer's status is known: the first event of a stream that its client is shown (the second, if that is
+    /// no opening), the last of a body.
     pub(super) async fn answer(&mut self) -> Answer {
         loop {
             let event = match self.inbox.next().await {
@@ -129,9 +130,11 @@ impl Try {
             self.begun = true;
             if self.request.stream {
                 let mut ready = std::mem::take(&mut self.ready);
+                // What comes before `response.created` may be no word of this turn's: the next event decides.
+                let early = ready.is_empty() && self.created.is_none() && event.kind() == EventKind::Content;
                 self.show(&event, &mut ready);
                 self.ready = ready;
-                if self.ready.is_empty() {
+                if early || self.ready.is_empty() {
                     continue;
                 }
                 return Answer::Stream;
