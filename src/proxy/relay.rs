@@ -2,6 +2,7 @@
 //!
 //! Dropped before its end, it tells the pool that nobody waits any more: that is how a vanished client is noticed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -43,8 +44,8 @@ pub(super) struct Try {
     inbox: Inbox,
     restorer: Restorer,
     listener: Listener,
-    /// The event that decided the answer's status, not yet written.
-    first: Option<Event>,
+    /// The event that decided the answer's status, not yet written, and the one held back before it.
+    first: VecDeque<Event>,
     received: usize,
     sent: usize,
     /// What earlier tries of this turn sent in vain.
@@ -79,7 +80,7 @@ impl Try {
             inbox,
             restorer: Restorer::new(request.anchor.as_deref()),
             listener: Listener::default(),
-            first: None,
+            first: VecDeque::new(),
             received,
             sent,
             spent,
@@ -116,7 +117,8 @@ impl Try {
         self.ticket.connection
     }
 
-    /// Waits until the answer's status is known: the first event of a stream, the last of a body.
+    /// Waits until the answer's status is known: the first event of a stream (the second, if that is no opening), the
+    /// last of a body.
     pub(super) async fn answer(&mut self) -> Answer {
         loop {
             let event = match self.inbox.next().await {
@@ -128,7 +130,12 @@ impl Try {
             }
             self.begun = true;
             if self.request.stream {
-                self.first = Some(event);
+                // What comes before `response.created` may be no word of this turn's: the next decides.
+                let early = event.kind() == EventKind::Content && self.first.is_empty();
+                self.first.push_back(event);
+                if early {
+                    continue;
+                }
                 return Answer::Stream;
             }
             self.hear(&event);
@@ -232,7 +239,7 @@ impl Try {
         }
         let mut out = Vec::new();
         loop {
-            let message = match self.first.take() {
+            let message = match self.first.pop_front() {
                 Some(event) => Message::Event(event),
                 None if out.is_empty() => self.inbox.next().await,
                 None if out.len() >= PIECE => return (Ok(out.into()), true),
