@@ -210,12 +210,13 @@ impl Driver {
     async fn step(&mut self, index: usize, script: &Script) -> Flow {
         let turn = self.live[index].turn;
         if !self.live[index].begun {
-            self.live[index].begun = true;
             // It may have waited for its lane; it does not catch up for that.
             self.live[index].due = Instant::now();
             if let Some(fault) = self.strike(Moment::AfterSend, index) {
+                // More than one may strike now.
                 return self.suffer(fault, Some(turn), script).await;
             }
+            self.live[index].begun = true;
         }
         let rules = &mut self.rules;
         let emission = self

@@ -119,6 +119,25 @@ async fn tools_that_act_are_never_run_twice() {
     }
 }
 
+/// A frame of a finished turn may come late, and under a name that a new turn has now.
+#[tokio::test]
+async fn an_event_before_the_opening_leaves_the_ladder_as_it_was() {
+    for (width, stream) in [(Width::Lanes, false), (Width::Lanes, true), (Width::Single, true)] {
+        let about = format!("{width:?} {stream}");
+        let world = World::start(width, |_| {}).await;
+        let mut agent = Agent::new("key", "agent", stream);
+        agent.turn(&world, "text=20", &about).await;
+        let stray = Fault::Frame(json!({ "type": "response.future_thing.delta" }));
+        let lost = Fault::NotFound(tailwire::sim::script::NotFound::Nested);
+        for fault in [stray, lost] {
+            world.sim.provider.mishap(Mishap::new(Moment::AfterSend, fault));
+        }
+        assert_eq!(agent.turn(&world, "text=20", &about).await, "full; not-found", "{about}");
+        assert_eq!(world.rungs(), [1, 0, 0], "{about}");
+        world.assert_lawful();
+    }
+}
+
 #[tokio::test]
 async fn a_frame_too_big_goes_over_http_and_its_size_is_learned() {
     for width in [Width::Lanes, Width::Single] {
