@@ -31,7 +31,7 @@ use crate::http::{Client, Reply};
 use crate::world::settings_for;
 
 /// What has not happened by then does not happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How upgrades are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -76,7 +76,7 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("no answer")
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends bytes as they are, says no more if `ends`, and reads until the other side ends. An end by reset counts.
 pub(crate) async fn raw(addr: SocketAddr, bytes: &[u8], ends: bool) -> String {
