@@ -74,3 +74,6 @@ impl Completion {
         self.restorer.is_incomplete()
     }
 }
+
+#[cfg(test)]
+mod tests;
