@@ -62,7 +62,7 @@ use agent::Agent;
 use chance::Chance;
 use lore::Lore;
 use proxy::{End, Life, TURNS};
-use tally::{BAD, LEAKED, Tally};
+use tally::{BAD, LEAKED, LOST, Tally};
 use trouble::Troubles;
 
 /// A run's measures.
@@ -80,6 +80,10 @@ pub(crate) struct Plan {
     /// Ends after so many turns, if that comes first.
     #[arg(long, default_value_t = u64::MAX)]
     pub(crate) turns: u64,
+    /// Lost turns that do not fail the run: for machines so starved that a time-out cannot be told from a loss. They are
+    /// printed all the same; a wrong context or a leak always fails it.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) lost_at_most: u64,
     /// The proxy is the real binary, as a child.
     #[arg(long)]
     pub(crate) binary: bool,
@@ -137,7 +141,7 @@ fn main() -> ExitCode {
         if plan.binary { ", the real binary" } else { "" }
     );
     let runtime = provider::runtime("agents");
-    let before = descriptors();
+    let (before, lost_at_most) = (descriptors(), plan.lost_at_most);
     let tally = runtime.block_on(async { tokio::spawn(soak(plan)).await.expect("the soak does not panic") });
     let after = descriptors();
     println!("file descriptors            {before} before, {after} after");
@@ -146,7 +150,9 @@ fn main() -> ExitCode {
     }
     let bad: Vec<String> = BAD.iter().map(|heading| format!("{} {heading}", tally.total(heading))).collect();
     println!("soak: {}", bad.join(", "));
-    if BAD.iter().all(|heading| tally.total(heading) == 0) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let allowed = |heading: &str| if heading == LOST { lost_at_most } else { 0 };
+    let good = BAD.iter().all(|heading| tally.total(heading) <= allowed(heading));
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The flags; without any of ours this is one test among others, which a filter may leave out.
@@ -159,7 +165,8 @@ fn plan() -> Option<Plan> {
     let filters: Vec<&String> = arguments.iter().filter(|given| !given.starts_with('-')).collect();
     let listed = arguments.iter().any(|given| given == "--list");
     let wanted = filters.is_empty() || filters.iter().any(|filter| "soak".contains(&***filter));
-    (wanted && !listed).then_some(Plan { seed: 7, agents: 8, minutes: 1.0, turns: 120, binary: false })
+    let short = Plan { seed: 7, agents: 8, minutes: 1.0, turns: 120, lost_at_most: 1, binary: false };
+    (wanted && !listed).then_some(short)
 }
 
 async fn soak(plan: Plan) -> Tally {
