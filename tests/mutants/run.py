@@ -66,6 +66,9 @@ def judge(patch, tests, baselines):
     failed = sum(map(int, re.findall(r"(\d+) failed;", tested.stdout)))
     if tested.returncode and failed:
         return f"caught by {failed} of {count(tested.stdout)}"
+    # The scanner of the log ends a test binary at once, before it can name a test.
+    if tested.returncode and re.search(r"^LEAK: ", tested.stdout, re.MULTILINE):
+        return "caught (a leak ended it)"
     return "SURVIVED" if not tested.returncode else f"failed without a failing test: {last_line(tested.stdout)}"
 
 
