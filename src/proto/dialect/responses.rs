@@ -7,6 +7,7 @@ use crate::proto::dialect::setup::{Setup, Supplied};
 use crate::proto::fault::Fault;
 use crate::proto::wire::event::{Event, EventKind, ProviderError};
 use crate::proto::wire::json::{self, Member};
+use crate::proto::wire::object::{Object, array, quoted};
 use crate::proto::wire::sse;
 
 /// Finished items of one response that are kept, in bytes, as many as a message may have by default. Past it an output
@@ -140,7 +141,7 @@ impl Restorer {
     }
 
     fn restored(&self, text: &str, members: &[Member], sequence: u64, terminal: bool) -> String {
-        let mut data = String::with_capacity(text.len() + 32);
+        let mut data = Object::with_capacity(text.len() + 32);
         let mut numbered = false;
         for member in members {
             let value = &text[member.value.clone()];
@@ -148,17 +149,20 @@ impl Restorer {
                 "stream_id" => {}
                 "sequence_number" => {
                     numbered = true;
-                    push(&mut data, "sequence_number", &sequence.to_string());
+                    data.raw("sequence_number", &sequence.to_string());
                 }
-                "response" => push(&mut data, "response", &self.response(value, usize::from(terminal))),
-                key => push(&mut data, key, value),
+                "response" => {
+                    data.raw("response", &self.response(value, usize::from(terminal)));
+                }
+                key => {
+                    data.raw(key, value);
+                }
             }
         }
         if !numbered {
-            push(&mut data, "sequence_number", &sequence.to_string());
+            data.raw("sequence_number", &sequence.to_string());
         }
-        data.push('}');
-        data
+        data.finish()
     }
 
     /// A response object with the client's own anchor, its output rebuilt if it has fewer items than `least`; 0 leaves it.
@@ -166,48 +170,38 @@ impl Restorer {
         let Ok(members) = json::members(response) else { return response.to_owned() };
         let short =
             |output: &str| output == "null" || json::elements(output).is_ok_and(|items| items.len() < least);
-        let mut object = String::with_capacity(response.len() + 64);
+        let mut object = Object::with_capacity(response.len() + 64);
         let mut has_output = false;
         for member in &members {
             let value = &response[member.value.clone()];
             match &*member.key {
-                "previous_response_id" => push(&mut object, "previous_response_id", &self.previous),
+                "previous_response_id" => {
+                    object.raw("previous_response_id", &self.previous);
+                }
                 "output" => {
                     has_output = true;
                     if least > 0 && short(value) && !self.done.is_empty() {
-                        push(&mut object, "output", &self.rebuilt());
+                        object.raw("output", &self.rebuilt());
                     } else {
-                        push(&mut object, "output", value);
+                        object.raw("output", value);
                     }
                 }
-                key => push(&mut object, key, value),
+                key => {
+                    object.raw(key, value);
+                }
             }
         }
         if least > 0 && !has_output && !self.is_incomplete() {
-            push(&mut object, "output", &self.rebuilt());
+            object.raw("output", &self.rebuilt());
         }
-        object.push_str(if object.is_empty() { "{}" } else { "}" });
-        object
+        object.finish()
     }
 
     fn rebuilt(&self) -> String {
         let mut done: Vec<&(u64, String)> = self.done.iter().collect();
         done.sort_by_key(|(index, _)| *index);
-        let items: Vec<&str> = done.iter().map(|(_, item)| item.as_str()).collect();
-        format!("[{}]", items.join(","))
+        array(&done.iter().map(|(_, item)| item).collect::<Vec<_>>())
     }
-}
-
-fn push(object: &mut String, key: &str, value: &str) {
-    object.push(if object.is_empty() { '{' } else { ',' });
-    object.push_str(&quoted(key));
-    object.push(':');
-    object.push_str(value);
-}
-
-/// A JSON string. Serialising a `str` cannot fail.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// JSON without line breaks: a pretty-printed frame would break an SSE relay (protocol §2.2).

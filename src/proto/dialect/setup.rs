@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::proto::wire::event::{Event, EventKind};
 use crate::proto::wire::json;
+use crate::proto::wire::object::Object;
 
 /// Something to write before an event.
 #[derive(Debug)]
@@ -261,17 +262,10 @@ fn empty_part(name: &str) -> Option<&'static str> {
 /// An object with some members, where it has them, replaced.
 fn with(object: &str, replaced: &[(&str, &str)]) -> String {
     let members = json::members(object).unwrap_or_default();
-    let mut out = String::from("{");
-    for (n, member) in members.iter().enumerate() {
-        let value = replaced
-            .iter()
-            .find(|(key, _)| *key == &*member.key)
-            .map_or_else(|| &object[member.value.clone()], |r| r.1);
-        out.push_str(if n > 0 { "," } else { "" });
-        out.push_str(&serde_json::to_string(&*member.key).unwrap_or_default());
-        out.push(':');
-        out.push_str(value);
+    let mut out = Object::with_capacity(object.len());
+    for member in &members {
+        let replacement = replaced.iter().find(|(key, _)| *key == &*member.key);
+        out.raw(&member.key, replacement.map_or_else(|| &object[member.value.clone()], |(_, value)| value));
     }
-    out.push('}');
-    out
+    out.finish()
 }

@@ -6,6 +6,7 @@
 
 use crate::proto::transcript::fields::{Field, field};
 use crate::proto::transcript::request::Request;
+use crate::proto::wire::object::Object;
 
 /// What a frame says besides the client's own fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,24 +27,23 @@ pub fn write(request: &Request, envelope: Envelope<'_>) -> Vec<u8> {
     let previous = envelope.previous.filter(|_| envelope.new_from.is_none() || tail.is_some());
     let input = tail.unwrap_or_else(|| &body[request.input.clone()]);
     let settings = body.len() - request.input.len();
-    let mut frame = Vec::with_capacity(settings + input.len() + 256);
-    frame.extend_from_slice(br#"{"type":"response.create""#);
+    let mut frame = Object::with_capacity(settings + input.len() + 256);
+    frame.text("type", "response.create");
     if let Some(name) = envelope.stream_id {
-        member("stream_id", &quoted(name), &mut frame);
+        frame.text("stream_id", name);
     }
     if let Some(id) = previous {
-        member("previous_response_id", &quoted(id), &mut frame);
+        frame.text("previous_response_id", id);
     }
     for field_of_client in &request.members {
         let name = &*field_of_client.key;
         match field(name) {
             Field::Framing | Field::HttpOnly | Field::Anchor | Field::Envelope => {}
-            Field::Input if tail.is_some() => pieces(name, &["[", input, "]"], &mut frame),
-            _ => member(name, &body[field_of_client.value.clone()], &mut frame),
+            Field::Input if tail.is_some() => _ = frame.pieces(name, &["[", input, "]"]),
+            _ => _ = frame.raw(name, &body[field_of_client.value.clone()]),
         }
     }
-    frame.push(b'}');
-    frame
+    frame.finish().into_bytes()
 }
 
 /// The size a frame will have, to within the length of ids and names (256 bytes).
@@ -57,21 +57,4 @@ fn tail(request: &Request, from: usize) -> Option<&str> {
     let chain = request.chain.as_ref()?;
     let spans = chain.spans.get(from.checked_sub(chain.first)?..)?;
     Some(&request.text.as_str()[spans.first()?.start..spans.last()?.end])
-}
-
-fn member(name: &str, value: &str, frame: &mut Vec<u8>) {
-    pieces(name, &[value], frame);
-}
-
-/// A member whose value is these pieces, one after another.
-fn pieces(name: &str, value: &[&str], frame: &mut Vec<u8>) {
-    frame.push(b',');
-    frame.extend_from_slice(quoted(name).as_bytes());
-    frame.push(b':');
-    value.iter().for_each(|piece| frame.extend_from_slice(piece.as_bytes()));
-}
-
-/// A JSON string. Serialising a `str` cannot fail.
-fn quoted(text: &str) -> String {
-    serde_json::to_string(text).unwrap_or_default()
 }

@@ -56,12 +56,22 @@ impl<'a> Fields<'a> {
 pub struct Object(String);
 
 impl Object {
+    /// One that will be about so many bytes long.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(String::with_capacity(bytes))
+    }
+
     /// Adds a member whose value is JSON already.
     pub fn raw(&mut self, key: &str, value: &str) -> &mut Self {
+        self.pieces(key, &[value])
+    }
+
+    /// Adds a member whose value is these pieces of JSON, one after another.
+    pub fn pieces(&mut self, key: &str, value: &[&str]) -> &mut Self {
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         self.0.push_str(&quoted(key));
         self.0.push(':');
-        self.0.push_str(value);
+        value.iter().for_each(|piece| self.0.push_str(piece));
         self
     }
 
