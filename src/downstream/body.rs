@@ -33,9 +33,9 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body of chunks as they come; an error breaks it, once the chunks before it had time to go down.
+/// A body of chunks as they come; an error breaks it.
 pub fn stream(chunks: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
-    lingering(StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync())
+    StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
 }
 
 /// Somebody else's body (an upstream response), trailers included.
@@ -44,7 +44,14 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    lingering(body.map_err(Into::into).boxed_unsync())
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// The same body; should it break, it does so once what came before had time to go down: so long at least, and as long as
+/// `owes` says that bytes wait for the client. When a body breaks, hyper throws away what it has not yet written, and
+/// that may be the error event that says why.
+pub fn lingering(body: Body, span: Duration, owes: impl Fn() -> bool + Send + Unpin + 'static) -> Body {
+    Lingering { body, span, owes, broken: None }.boxed_unsync()
 }
 
 /// The same body; `kept` is let go with it.
@@ -132,18 +139,14 @@ where
     }
 }
 
-/// Holds an error back for a moment: when a body breaks, hyper throws away what it has not yet written, and that may
-/// be the error event that says why.
-struct Lingering {
+struct Lingering<O> {
     body: Body,
+    span: Duration,
+    owes: O,
     broken: Option<(BodyError, Pin<Box<Sleep>>)>,
 }
 
-fn lingering(body: Body) -> Body {
-    Lingering { body, broken: None }.boxed_unsync()
-}
-
-impl hyper::body::Body for Lingering {
+impl<O: Fn() -> bool + Unpin> hyper::body::Body for Lingering<O> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -151,15 +154,19 @@ impl hyper::body::Body for Lingering {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { body, broken } = &mut *self;
+        let Self { body, span, owes, broken } = &mut *self;
         if broken.is_none() {
             match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Err(error)) => *broken = Some((error, Box::pin(sleep(LINGER)))),
+                Some(Err(error)) => *broken = Some((error, Box::pin(sleep(*span)))),
                 frame => return Poll::Ready(frame),
             }
         }
-        if let Some((_, wait)) = broken {
+        while let Some((_, wait)) = broken {
             ready!(wait.as_mut().poll(cx));
+            if !owes() {
+                break;
+            }
+            *wait = Box::pin(sleep(*span));
         }
         Poll::Ready(broken.take().map(|(error, _)| Err(error)))
     }
@@ -173,22 +180,30 @@ impl hyper::body::Body for Lingering {
     }
 }
 
-/// Long enough for a connection's task to write what is queued, if its client reads at all.
-const LINGER: Duration = Duration::from_millis(50);
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use futures_util::FutureExt;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn what_came_before_an_error_has_time_to_go_down() {
+        const SPAN: Duration = Duration::from_millis(50);
         let chunks = [Ok(Bytes::from_static(b"why")), Err("broken".into())];
-        let mut body = stream(futures_util::stream::iter(chunks));
+        let owes = Arc::new(AtomicBool::new(true));
+        let told = owes.clone();
+        let chunks = stream(futures_util::stream::iter(chunks));
+        let mut body = lingering(chunks, SPAN, move || told.load(Ordering::Relaxed));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "why");
         let error = body.frame();
         assert!(error.now_or_never().is_none(), "the connection is polled, and writes, before it hears");
+        assert!(
+            tokio::time::timeout(SPAN * 100, body.frame()).await.is_err(),
+            "a slow client has not taken all"
+        );
+        owes.store(false, Ordering::Relaxed);
         assert!(body.frame().await.unwrap().is_err());
     }
 }

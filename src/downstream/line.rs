@@ -30,6 +30,8 @@ pub(super) struct Patience {
 pub(super) struct Traffic {
     under_way: AtomicUsize,
     switched: AtomicBool,
+    /// Bytes are on their way to the client that it has not taken.
+    owing: AtomicBool,
     reader: AtomicWaker,
     changed: Notify,
 }
@@ -57,6 +59,11 @@ impl Traffic {
                 return;
             }
         }
+    }
+
+    /// Whether bytes wait for the client to take them.
+    pub(super) fn owes(&self) -> bool {
+        self.owing.load(Ordering::Acquire)
     }
 
     fn is_busy(&self) -> bool {
@@ -87,8 +94,6 @@ pub(super) struct Line<S> {
     ahead: BytesMut,
     /// The client will say no more.
     ended: bool,
-    /// Bytes are on their way to the client that it has not taken.
-    owing: bool,
     held: Option<Pin<Box<Sleep>>>,
     stalled: Option<Pin<Box<Sleep>>>,
     lingering: Option<Pin<Box<Sleep>>>,
@@ -103,7 +108,6 @@ impl<S> Line<S> {
             framing: Framing::new(),
             ahead: BytesMut::new(),
             ended: false,
-            owing: false,
             held: None,
             stalled: None,
             lingering: None,
@@ -116,7 +120,7 @@ impl<S> Line<S> {
             return Poll::Ready(());
         }
         self.traffic.reader.register(cx.waker());
-        if !self.traffic.is_busy() && !self.owing {
+        if !self.traffic.is_busy() && !self.traffic.owes() {
             return Poll::Ready(());
         }
         let span = self.patience.half_close;
@@ -125,7 +129,7 @@ impl<S> Line<S> {
 
     /// What a write came to; the client's patience is measured by it, and ours.
     fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.owing = true;
+        self.traffic.owing.store(true, Ordering::Release);
         if written.is_pending() {
             let span = self.patience.stalled;
             let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(span)));
@@ -236,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        if std::mem::take(&mut self.owing) && self.ended {
+        if self.traffic.owing.swap(false, Ordering::AcqRel) && self.ended {
             self.traffic.reader.wake();
         }
         Poll::Ready(self.poll_ahead(cx))

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -203,6 +203,7 @@ async fn attend<S, H, F>(
         move |mut request: Request<Incoming>| {
             let traffic = traffic.clone();
             let under_way = traffic.begin();
+            let span = if request.version() == Version::HTTP_2 { STREAM_LINGER } else { LINGER };
             request.extensions_mut().insert(connection.clone());
             let response = handler(request);
             async move {
@@ -210,7 +211,10 @@ async fn attend<S, H, F>(
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     traffic.switch();
                 }
-                Ok::<_, Infallible>(response.map(|answer| body::keeping(answer, under_way)))
+                let owes = move || traffic.owes();
+                Ok::<_, Infallible>(
+                    response.map(|answer| body::keeping(body::lingering(answer, span, owes), under_way)),
+                )
             }
         }
     });
@@ -271,6 +275,10 @@ async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
 
 /// How long an idle client may take to let go of a connection that it was told is over.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Long enough for a connection's task to write what is queued, before it is seen whether the client takes it.
+const LINGER: Duration = Duration::from_millis(50);
+/// On HTTP/2 what waits for a stream's window is not to be seen: long enough for a client that reads at all.
+const STREAM_LINGER: Duration = Duration::from_millis(500);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Bytes a client may send ahead on one HTTP/2 stream; large bodies are common here, streams few.
 const H2_WINDOW: u32 = 1 << 20;
