@@ -51,6 +51,8 @@ pub(super) struct Try {
     spent: Spent,
     /// The id `response.created` named.
     created: Option<String>,
+    /// The first event, if it was no opening: perhaps a late word of another turn's. The next one decides.
+    early: Option<Event>,
     begun: bool,
     ended: bool,
 }
@@ -84,6 +86,7 @@ impl Try {
             sent,
             spent,
             created: None,
+            early: None,
             begun: false,
             ended: false,
         }
@@ -109,7 +112,8 @@ impl Try {
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.begun
+        // An early event may have been its own, and what acts is not run twice on a guess.
+        self.begun || self.early.is_some()
     }
 
     pub(super) fn connection(&self) -> ConnectionId {
@@ -127,20 +131,28 @@ impl Try {
             if let Some(error) = self.error(&event) {
                 return Answer::Fault(Fault::Provider(Box::new(error)));
             }
+            if !self.has_begun() && matches!(event.kind(), EventKind::Content | EventKind::ItemDone) {
+                self.early = Some(event);
+                continue;
+            }
+            // Nothing is part of an output before its response is opened; sparse sockets open none (protocol §1.16).
+            let opens = event.kind() == EventKind::Created;
+            let early = self.early.take().filter(|early| !opens || early.value("output_index").is_none());
             self.begun = true;
+            let events = early.iter().chain([&event]);
             if self.request.stream {
                 let mut ready = std::mem::take(&mut self.ready);
-                // What comes before `response.created` may be no word of this turn's: the next event decides.
-                let early = ready.is_empty() && self.created.is_none() && event.kind() == EventKind::Content;
-                self.show(&event, &mut ready);
+                events.for_each(|event| self.show(event, &mut ready));
                 self.ready = ready;
-                if early || self.ready.is_empty() {
+                if self.ready.is_empty() {
                     continue;
                 }
                 return Answer::Stream;
             }
-            self.hear(&event);
-            self.reply.hear(&event);
+            for event in events {
+                self.hear(event);
+                self.reply.hear(event);
+            }
             if event.kind().is_terminal() {
                 self.settle(&event);
                 return match self.reply.body(&event) {

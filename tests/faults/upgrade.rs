@@ -135,6 +135,14 @@ async fn an_event_before_the_opening_leaves_the_ladder_as_it_was() {
         assert_eq!(agent.turn(&world, "text=20", &about).await, "full; not-found", "{about}");
         assert_eq!(world.rungs(), [1, 0, 0], "{about}");
         world.assert_lawful();
+        // Nor is it shown: the answer opens with its own first event.
+        let late = json!({ "type": "response.output_text.delta", "output_index": 0, "content_index": 0,
+            "item_id": "msg_late", "delta": "what another turn said" });
+        world.sim.provider.mishap(Mishap::new(Moment::AfterSend, Fault::Frame(late)));
+        agent.ask("text=20");
+        let answer = agent.send(&world).await;
+        agent.take(&world.assert_right(&agent, &answer, &about).await);
+        assert!(!answer.body.contains("another turn"), "{about}: {}", answer.body);
     }
 }
 
