@@ -181,21 +181,26 @@ impl ProviderError {
         let object = event.value("error").filter(|value| value.starts_with('{'));
         let status = event.number("status").or_else(|| event.number("status_code"));
         let headers = event.value("headers").or_else(|| object.and_then(|object| member(object, "headers")));
-        Self::new(object.unwrap_or_else(|| event.text()), status, headers)
+        Self::new(object.unwrap_or_else(|| event.text()), BAD_REQUEST, status, headers)
     }
 
-    /// Reads the `error` of a failed response, if it has one.
+    /// Reads the `error` of a failed response, if it has one: a code and a message alone. What was run and failed is the
+    /// provider's fault, but for the codes that blame the prompt or a picture in it (OpenAI's API reference, 2026-09).
     pub fn of_response(event: &Event) -> Option<Self> {
+        const BLAMED: [&str; 5] = ["invalid_", "image_", "empty_", "unsupported_", "failed_to_download"];
         let error = member(event.value("response")?, "error").filter(|value| value.starts_with('{'))?;
-        Some(Self::new(error, None, None))
+        let code = member(error, "code").and_then(json::string).unwrap_or_default();
+        let blamed = BLAMED.iter().any(|start| code.starts_with(start));
+        Some(Self::new(error, if blamed { BAD_REQUEST } else { "server_error" }, None, None))
     }
 
     /// A response that failed without saying why.
     pub fn unexplained() -> Self {
-        Self::new(r#"{"type":"server_error","message":"The response failed."}"#, None, None)
+        Self::new(r#"{"message":"The response failed."}"#, "server_error", None, None)
     }
 
-    fn new(object: &str, status: Option<u64>, headers: Option<&str>) -> Self {
+    /// `untyped` is the type of an error that names none.
+    fn new(object: &str, untyped: &'static str, status: Option<u64>, headers: Option<&str>) -> Self {
         let text = |key: &str| member(object, key).and_then(json::string).unwrap_or_default().into_owned();
         let (code, message) = (text("code"), text("message"));
         let kind = if object_is_event(object) { String::new() } else { text("type") };
@@ -203,14 +208,17 @@ impl ProviderError {
         let named = if code.is_empty() { &kind } else { &code };
         let status = status.and_then(|status| u16::try_from(status).ok()).filter(|s| (400..600).contains(s));
         Self {
-            status: status.unwrap_or_else(|| status_of(named, &kind)),
+            status: status.unwrap_or_else(|| status_of(named, if kind.is_empty() { untyped } else { &kind })),
             code: named.clone(),
             class,
-            body: rest_body(object, &message, &kind),
+            body: rest_body(object, &message, kind.is_empty().then_some(untyped)),
             headers: headers.map(rest_headers).unwrap_or_default(),
         }
     }
 }
+
+/// The type of errors about what the client sent.
+const BAD_REQUEST: &str = "invalid_request_error";
 
 fn member<'a>(object: &'a str, key: &str) -> Option<&'a str> {
     let members = json::members(object).ok()?;
@@ -232,7 +240,7 @@ fn class(code: &str, message: &str) -> ErrorClass {
         _ => {}
     }
     let lower = message.to_ascii_lowercase();
-    let unnamed = code.is_empty() || code == "invalid_request_error";
+    let unnamed = code.is_empty() || code == BAD_REQUEST;
     let gone = lower.contains("previous_response_id") && lower.contains("invalid")
         || lower.starts_with("previous response with id")
         || lower.starts_with("response with id") && lower.contains("not found");
@@ -258,16 +266,16 @@ fn status_of(code: &str, kind: &str) -> u16 {
         _ if code.starts_with("rate_limit") => 429,
         "invalid_api_key" | "authentication_error" => 401,
         "model_not_found" | "not_found_error" => 404,
-        _ if kind.is_empty() || kind == "invalid_request_error" => 400,
+        _ if kind == BAD_REQUEST => 400,
         _ => 500,
     }
 }
 
 /// `{"error":{…}}` with the four keys SDKs read and whatever else the provider said about it.
-fn rest_body(object: &str, message: &str, kind: &str) -> String {
+fn rest_body(object: &str, message: &str, untyped: Option<&str>) -> String {
     let members = json::members(object).unwrap_or_default();
     let raw = |key: &str| json::find(&members, key).map_or("null", |member| &object[member.value.clone()]);
-    let kind = if kind.is_empty() { "\"invalid_request_error\"" } else { raw("type") };
+    let kind = untyped.map_or_else(|| raw("type").to_owned(), |kind| format!("\"{kind}\""));
     let message = if message.is_empty() { "\"The provider reported an error.\"" } else { raw("message") };
     let mut body = format!(
         r#"{{"error":{{"message":{message},"type":{kind},"param":{},"code":{}"#,
@@ -451,5 +459,26 @@ mod tests {
         );
         assert_eq!(ProviderError::of_response(&failed).map(|error| error.class), Some(NotFound));
         assert_eq!(failed.response_id().as_deref(), Some("r"));
+    }
+
+    #[test]
+    fn a_failed_response_is_the_providers_fault_unless_it_blames_the_prompt() {
+        for (code, status, kind) in [
+            ("server_error", 500, "server_error"),
+            ("vector_store_timeout", 500, "server_error"),
+            ("never_heard_of", 500, "server_error"),
+            ("rate_limit_exceeded", 429, "server_error"),
+            ("invalid_prompt", 400, BAD_REQUEST),
+            ("image_too_large", 400, BAD_REQUEST),
+            ("failed_to_download_image", 400, BAD_REQUEST),
+        ] {
+            let text = format!(
+                r#"{{"type":"response.failed","response":{{"error":{{"code":"{code}","message":"m"}}}}}}"#
+            );
+            let error = ProviderError::of_response(&event(&text)).expect(code);
+            assert_eq!((error.status, &*error.code), (status, code));
+            let body: serde_json::Value = serde_json::from_str(&error.body).expect("a body");
+            assert_eq!(body["error"]["type"], kind, "{code}");
+        }
     }
 }
