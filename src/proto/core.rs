@@ -105,7 +105,7 @@ pub struct Core {
     limits: Limits,
     /// `reasoning = "strict"`: only exact continuations.
     strict: bool,
-    /// The provider refused lanes: one turn at a time from now on.
+    /// The provider has no lanes: one turn at a time on sockets opened from now on.
     degraded: bool,
     index: Index,
     connections: BTreeMap<ConnectionId, Connection>,

@@ -152,9 +152,6 @@ impl Turn {
                     Wish { full: Some(Reason::NotFound), prefer: Some(connection), ..Wish::default() }
                 }
                 Rung::FullNew => {
-                    if lane_refused(&fault) {
-                        self.proxy.pool.degrade();
-                    }
                     progress.tried_new = true;
                     self.proxy.metrics.recovered_full_new.increment();
                     Wish { full: Some(Reason::Recovered), new_socket: true, prefer: None }

@@ -215,11 +215,6 @@ impl Pool {
         self.core().forget(account, response);
     }
 
-    /// The provider refused lanes.
-    pub fn degrade(&self) {
-        self.core().degrade();
-    }
-
     /// Sockets that are open or opening.
     pub fn sockets(&self) -> usize {
         self.core().sockets()

@@ -347,16 +347,11 @@ impl World<'_> {
         };
         ask.progress.rerun |= ask.progress.sent && !matches!(fault, Fault::Provider(_));
         self.turns.remove(&turn);
-        let (id, class) = match fault {
-            Fault::Provider(error) => {
-                (self.core.end(self.now, turn, error.class == ErrorClass::NotFound), Some(error.class))
-            }
-            _ => (self.core.abandon(self.now, turn), None),
+        let id = match fault {
+            Fault::Provider(_) => self.core.end(self.now, turn, missing),
+            _ => self.core.abandon(self.now, turn),
         };
         self.look(id);
-        if rung == Rung::FullNew && class == Some(ErrorClass::LaneRefused) {
-            self.core.degrade();
-        }
         Tally::count(&self.tally.recovered);
         match (rung, fault) {
             (Rung::FullSame | Rung::FullNew, _) => {

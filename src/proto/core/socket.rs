@@ -66,7 +66,7 @@ impl Core {
     pub fn event(&mut self, now: Instant, id: ConnectionId, event: &Event) -> Verdict {
         let Some(connection) = self.connections.get_mut(&id) else { return Verdict::Drop };
         let verdict = connection.handle_event(now, event);
-        self.degraded |= connection.is_nameless();
+        self.degraded |= connection.lacks_lanes();
         verdict
     }
 
@@ -157,12 +157,7 @@ impl Core {
         }
     }
 
-    /// The provider refused lanes: sockets opened from now on carry one turn at a time.
-    pub fn degrade(&mut self) {
-        self.degraded = true;
-    }
-
-    /// True once [`Self::degrade`] was called.
+    /// True once the provider was seen to have no lanes: sockets opened from then on carry one turn at a time.
     pub fn is_degraded(&self) -> bool {
         self.degraded
     }

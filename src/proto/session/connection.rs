@@ -65,6 +65,8 @@ pub struct Connection {
     answered: bool,
     /// The provider ignores lane names: one turn at a time, without looking at them.
     nameless: bool,
+    /// The provider refused a lane's name, and never took one.
+    refuses_lanes: bool,
     health: Health,
     forks: Vec<(TurnId, LaneId)>,
     actions: VecDeque<Action>,
@@ -86,6 +88,7 @@ impl Connection {
             largest_frame: 0,
             answered: false,
             nameless: false,
+            refuses_lanes: false,
             health: Health::new(now, limits, id.0),
             forks: Vec::new(),
             actions: VecDeque::new(),
@@ -119,6 +122,11 @@ impl Connection {
     /// True if the provider was seen to ignore lane names.
     pub fn is_nameless(&self) -> bool {
         self.nameless
+    }
+
+    /// True if the provider was seen to know no lanes, whether it refuses their names or ignores them.
+    pub fn lacks_lanes(&self) -> bool {
+        self.nameless || self.refuses_lanes
     }
 
     /// True until the handshake is over.
@@ -282,10 +290,10 @@ impl Connection {
                 Verdict::Deliver(turn)
             }
         };
-        self.answered |= matches!(id, LaneId::Named(_)) && event.value("stream_id").is_some();
         if kind.is_terminal() && busy {
             self.after_terminal(now, event);
         }
+        self.answered |= matches!(id, LaneId::Named(_)) && event.value("stream_id").is_some();
         verdict
     }
 

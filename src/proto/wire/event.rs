@@ -204,7 +204,7 @@ impl ProviderError {
         let text = |key: &str| member(object, key).and_then(json::string).unwrap_or_default().into_owned();
         let (code, message) = (text("code"), text("message"));
         let kind = if object_is_event(object) { String::new() } else { text("type") };
-        let class = class(&code, &message);
+        let class = class(&code, &message, &text("param"));
         let named = if code.is_empty() { &kind } else { &code };
         let status = status.and_then(|status| u16::try_from(status).ok()).filter(|s| (400..600).contains(s));
         Self {
@@ -231,7 +231,7 @@ fn object_is_event(object: &str) -> bool {
     member(object, "type").and_then(json::string).is_some_and(|kind| EventKind::of(&kind) == EventKind::Error)
 }
 
-fn class(code: &str, message: &str) -> ErrorClass {
+fn class(code: &str, message: &str, param: &str) -> ErrorClass {
     match code {
         "previous_response_not_found" => return ErrorClass::NotFound,
         "websocket_stream_limit_reached" | "invalid_stream_id" => return ErrorClass::LaneRefused,
@@ -246,7 +246,7 @@ fn class(code: &str, message: &str) -> ErrorClass {
         || lower.starts_with("response with id") && lower.contains("not found");
     if unnamed && gone {
         ErrorClass::NotFound
-    } else if lower.contains("stream_id") && (lower.contains("unsupported") || lower.contains("unknown")) {
+    } else if names_lane(&lower, param) && (lower.contains("unsupported") || lower.contains("unknown")) {
         ErrorClass::LaneRefused
     } else if lower.starts_with("duplicate item") {
         ErrorClass::Duplicate
@@ -255,6 +255,13 @@ fn class(code: &str, message: &str) -> ErrorClass {
     } else {
         ErrorClass::Answer
     }
+}
+
+/// True if an error is about the field that carries a lane's name, not about one of the client's that contains its letters.
+fn names_lane(message: &str, param: &str) -> bool {
+    const FIELD: &str = "stream_id";
+    let mut words = message.split(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+    param == FIELD || param.is_empty() && words.any(|word| word.trim_matches('.') == FIELD)
 }
 
 /// The status REST would have had, where the frame names none (protocol §2.4).
@@ -403,6 +410,21 @@ mod tests {
             r#"{"type":"error","status_code":400,"error":{"type":"invalid_request_error","message":"Unsupported parameter: stream_id"}}"#,
             400,
             LaneRefused,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"message":"Unknown parameter: 'stream_id'.","param":"stream_id"}}"#,
+            400,
+            LaneRefused,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"message":"Unknown parameter: 'tools[0].stream_id'.","param":"tools[0].stream_id"}}"#,
+            400,
+            Answer,
+        ),
+        (
+            r#"{"type":"error","status":400,"error":{"message":"Unknown parameter: 'upstream_id'."}}"#,
+            400,
+            Answer,
         ),
         (
             r#"{"type":"error","status":400,"error":{"type":"invalid_request_error","code":null,"message":"Duplicate item found with id rs_1. Remove duplicate items from your input and try again.","param":"input"}}"#,

@@ -27,7 +27,9 @@ impl Connection {
         if event.kind() != EventKind::Error {
             return;
         }
-        match ProviderError::of_event(event).class {
+        let class = ProviderError::of_event(event).class;
+        self.refuses_lanes |= class == ErrorClass::LaneRefused && !self.answered;
+        match class {
             ErrorClass::NotFound => {}
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused => self.retired = true,
             ErrorClass::Answer | ErrorClass::Duplicate | ErrorClass::NotServed => {
@@ -77,6 +79,7 @@ impl Connection {
     pub(super) fn unattributed(&mut self, event: &Event) -> Verdict {
         self.retired = true;
         let error = ProviderError::of_event(event);
+        self.refuses_lanes |= error.class == ErrorClass::LaneRefused && !self.answered;
         let fault = match error.class {
             // Said of a name or of the socket's age, which all of them share; the name itself may not be repeated.
             ErrorClass::LaneRefused | ErrorClass::ConnectionLimit => Fault::Provider(Box::new(error)),
