@@ -167,7 +167,7 @@ impl Turn {
                     return response;
                 }
             };
-            progress.rerun |= progress.sent && !matches!(fault, Fault::Provider(_));
+            progress.rerun |= progress.sent && !was_refused(&fault, progress.begun);
         }
     }
 
@@ -226,8 +226,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.to_str().is_ok_and(|kind| kind.to_ascii_lowercase().contains("json"))
 }
 
-fn lane_refused(fault: &Fault) -> bool {
-    matches!(fault, Fault::Provider(error) if error.class == ErrorClass::LaneRefused)
+/// True if the frame was certainly not run: the provider says so, and had not begun; or what it continues was not there.
+fn was_refused(fault: &Fault, begun: bool) -> bool {
+    matches!(fault, Fault::Provider(error) if !begun || error.class == ErrorClass::NotFound)
 }
 
 fn reason_of(fault: &Fault) -> Reason {

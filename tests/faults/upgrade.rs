@@ -86,7 +86,17 @@ async fn a_provider_without_lanes_costs_one_repeat() {
 
 #[tokio::test]
 async fn tools_that_act_are_never_run_twice() {
+    let said = |code| Fault::Error(json!({ "type": "error", "status": 400, "error": { "code": code } }));
+    let repeated =
+        json!({ "message": "Duplicate item found with id rs_1.", "param": "input", "code": "repeated" });
     let rows = [
+        (Moment::MidText, said("websocket_stream_limit_reached"), 400, "websocket_stream_limit_reached"),
+        (
+            Moment::MidText,
+            Fault::Error(json!({ "type": "error", "status": 400, "error": repeated })),
+            400,
+            "repeated",
+        ),
         (Moment::AfterSend, Fault::Reset, 502, "tailwire_upstream_interrupted"),
         (Moment::MidText, Fault::Close(1011), 502, "tailwire_upstream_interrupted"),
         (Moment::AfterSend, Fault::Binary(vec![1]), 502, "tailwire_upstream_interrupted"),

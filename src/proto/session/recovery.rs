@@ -49,11 +49,16 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
     if progress.relayed {
         return Rung::Fail;
     }
+    // Taken and run, perhaps with effect; whatever is said of it afterwards was not said instead of running it.
+    let run = progress.begun && (progress.once || progress.rerun);
     match fault {
         Fault::Provider(error) => match error.class {
             ErrorClass::NotFound if progress.delta && !progress.tried_same => Rung::FullSame,
             // What the client named may well be found over HTTP; here it was refused before it was run.
             ErrorClass::NotFound if progress.anchored => Rung::Http,
+            ErrorClass::ConnectionLimit | ErrorClass::LaneRefused | ErrorClass::Duplicate if run => {
+                Rung::Fail
+            }
             // Refused before it was run: safe whatever the turn does.
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused if !progress.tried_new => Rung::FullNew,
             ErrorClass::ConnectionLimit | ErrorClass::LaneRefused | ErrorClass::Duplicate => Rung::Http,
@@ -65,8 +70,8 @@ pub fn next(fault: &Fault, progress: Progress) -> Rung {
             }
             ErrorClass::NotFound | ErrorClass::NotServed | ErrorClass::Answer => Rung::Fail,
         },
-        // Not about the frame that was taken and run, and a repeat like any other.
-        Fault::TooBig if progress.begun && (progress.once || progress.rerun) => Rung::Fail,
+        // Not about the frame, and a repeat like any other.
+        Fault::TooBig if run => Rung::Fail,
         Fault::Connect | Fault::TooBig => Rung::Http,
         // What a socket met with silence REST may answer at once, be it with a refusal (F27, F74); once, like any repeat.
         Fault::Silent if !progress.begun && !progress.once && !progress.rerun => Rung::Http,
@@ -115,6 +120,13 @@ mod tests {
             (provider(ErrorClass::ConnectionLimit), Progress { tried_new: true, ..start }, Rung::Http),
             (provider(ErrorClass::LaneRefused), start, Rung::FullNew),
             (provider(ErrorClass::Duplicate), once, Rung::Http),
+            (provider(ErrorClass::Duplicate), Progress { begun: true, ..start }, Rung::Http),
+            (provider(ErrorClass::Duplicate), Progress { begun: true, ..once }, Rung::Fail),
+            (provider(ErrorClass::ConnectionLimit), Progress { begun: true, ..once }, Rung::Fail),
+            (provider(ErrorClass::LaneRefused), Progress { begun: true, ..start }, Rung::FullNew),
+            (provider(ErrorClass::LaneRefused), Progress { begun: true, ..once }, Rung::Fail),
+            (provider(ErrorClass::LaneRefused), Progress { begun: true, ..rerun }, Rung::Fail),
+            (provider(ErrorClass::NotFound), Progress { begun: true, ..once }, Rung::FullSame),
             (provider(ErrorClass::NotServed), start, Rung::Fail),
             (provider(ErrorClass::NotServed), translated, Rung::Http),
             (provider(ErrorClass::Answer), translated, Rung::Http),
