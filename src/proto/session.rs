@@ -36,7 +36,7 @@ pub struct Limits {
     pub ping: Duration,
     /// Wait for a sign of life after a ping; then the socket is dead.
     pub pong: Duration,
-    /// Wait for a turn's first event; then the socket is given up and the turn resent in full.
+    /// Wait for a turn's first event; then the socket takes no new turns, and the turn is tried on the next rung.
     pub first_event: Duration,
     /// Wait for a turn's next event; then the turn ends.
     pub silence: Duration,
