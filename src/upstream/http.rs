@@ -1,5 +1,8 @@
 //! The pooled HTTP client: fallback turns and everything that passes through. Bodies stream both ways, unbounded.
 //! It never repeats a request that may have reached the provider, follows no redirect, decodes nothing.
+//!
+//! HTTP/1.1 only: on one HTTP/2 connection all requests would share its window and its number of streams, and a client
+//! that stops reading would hold up the others.
 
 use std::time::Duration;
 
@@ -53,14 +56,12 @@ impl Client {
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.pooled())
             .https_or_http()
-            .enable_all_versions()
+            .enable_http1()
             .wrap_connector(tcp);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
-            .http2_keep_alive_interval(H2_PING)
-            .http2_keep_alive_timeout(H2_PING)
             .build(connector);
         Self { pool, connect_timeout: DIAL_TIMEOUT }
     }
@@ -102,4 +103,3 @@ impl Client {
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Shorter than servers keep idle connections, so that a request rarely meets one being closed.
 const POOL_IDLE: Duration = Duration::from_secs(30);
-const H2_PING: Duration = Duration::from_secs(20);
