@@ -4,6 +4,8 @@
 use hyper::HeaderMap;
 use hyper::header::{CONNECTION, COOKIE, HeaderName, HeaderValue, TE};
 
+use crate::config::identity::is_essential;
+
 /// What a request header says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -79,7 +81,7 @@ pub fn response(headers: &HeaderMap) -> HeaderMap {
 /// clients to name such a one.
 #[must_use]
 pub fn hides_essentials(headers: &HeaderMap) -> bool {
-    nominated(headers).any(|name| ESSENTIAL.iter().any(|known| known.covers(&name)))
+    nominated(headers).any(|name| is_essential(&name))
 }
 
 fn select(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
@@ -135,19 +137,6 @@ impl Known {
 /// Hop-by-hop, beside `proxy-*`. `Trailer` is not among them: RFC 9110 lets it cross, and without it hyper sends
 /// no trailers over HTTP/1.1.
 const HOP: &[&str] = &["connection", "keep-alive", "te", "transfer-encoding", "upgrade"];
-
-/// What every provider reads, and no client means for this connection only.
-const ESSENTIAL: &[Known] = &[
-    Known::Name("api-key"),
-    Known::Name("authorization"),
-    Known::Name("chatgpt-account-id"),
-    Known::Name("cookie"),
-    Known::Name("expect"),
-    Known::Name("host"),
-    Known::Name("x-api-key"),
-    Known::Prefix("content-"),
-    Known::Prefix("openai-"),
-];
 
 /// Addressed to this proxy or remade by the sender.
 const OURS: &[&str] = &["host", "expect", "x-tailwire-mode"];
