@@ -43,16 +43,22 @@ pub enum SendError {
 }
 
 impl Client {
-    /// A client with the default bound on connecting: 10 s for DNS, TCP and TLS together. Once connected, a
-    /// provider may take as long as it likes to answer.
+    /// A client with the default bound on connecting, 10 s.
     #[must_use]
     pub fn new(tls: &Tls) -> Self {
+        Self::within(tls, DIAL_TIMEOUT)
+    }
+
+    /// A client with this bound on connecting: DNS, TCP and TLS together. Once connected, a provider may take as long as it
+    /// likes to answer.
+    #[must_use]
+    pub fn within(tls: &Tls, connect_timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         // Shared out between a name's addresses, so that a silent one cannot eat the whole budget.
-        tcp.set_connect_timeout(Some(DIAL_TIMEOUT));
+        tcp.set_connect_timeout(Some(connect_timeout));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.pooled())
             .https_or_http()
@@ -63,13 +69,7 @@ impl Client {
             .timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
             .build(connector);
-        Self { pool, connect_timeout: DIAL_TIMEOUT }
-    }
-
-    /// Another bound on connecting.
-    #[must_use]
-    pub fn with_connect_timeout(self, connect_timeout: Duration) -> Self {
-        Self { connect_timeout, ..self }
+        Self { pool, connect_timeout }
     }
 
     /// Sends a request with an absolute address and returns its response as soon as that begins. The client repeats

@@ -145,7 +145,7 @@ async fn strangers_and_wrong_names_are_refused() {
 #[tokio::test]
 async fn a_handshake_that_stalls_is_timed() {
     let (_listener, address) = bind().await;
-    let client = Client::new(&Tls::new(&[]).unwrap()).with_connect_timeout(Duration::from_millis(50));
+    let client = Client::within(&Tls::new(&[]).unwrap(), Duration::from_millis(50));
     let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(format!("https://{address}/v1/models")).body(body).unwrap();
     assert!(matches!(client.send(request).await, Err(SendError::Timeout(_))));
