@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::files::Files;
+use self::files::{Files, Seen};
 use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
@@ -61,13 +61,14 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
+        let seen = Seen::now(&settings);
         let tls = server_tls(&settings).map_err(io::Error::other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
         let limits = listen_limits(&settings);
         let proxy = Arc::new(build(settings.clone(), adjust)?);
-        let files = Arc::new(Files::new(settings, tls.clone(), proxy.clone()));
+        let files = Arc::new(Files::new(settings, seen, tls.clone(), proxy.clone()));
         let watching = Watching(tokio::spawn(files.clone().watch()));
         let (stage, stages) = watch::channel(Stage::Running);
         let handler = {
@@ -120,10 +121,14 @@ impl Running {
         self.finish().await;
     }
 
-    /// Waits until all is over; returns how many connections had to be cut.
+    /// Waits until all is over, or until it is cut; returns how many connections had to be.
     async fn finish(self) -> u32 {
+        let mut stage = self.stage.subscribe();
         let cut = self.serving.await.unwrap_or_default();
-        self.proxy.pool().close().await;
+        tokio::select! {
+            () = self.proxy.pool().close() => {}
+            _ = stage.wait_for(|stage| *stage == Stage::Cut) => {}
+        }
         cut
     }
 }
@@ -143,8 +148,10 @@ impl Drop for Watching {
 ///
 /// # Errors
 /// The first file that cannot.
-pub fn check_files(settings: &Settings) -> Result<(), TlsError> {
-    server_tls(settings).map(drop)
+pub fn check_files(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+    server_tls(settings)?;
+    Tls::new(&settings.extra_ca_files)?;
+    Ok(())
 }
 
 /// The command: serves until told to stop, then drains. A second signal ends it at once. SIGHUP has the files of keys and
@@ -199,16 +206,35 @@ fn script(arguments: &SimArgs) -> Script {
     }
 }
 
-fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Proxy> {
+/// Where the provider is, its rules, and the two ways to it.
+pub(crate) struct Ways {
+    pub(crate) upstream: Upstream,
+    pub(crate) profile: Profile,
+    pub(crate) dialer: Dialer,
+    pub(crate) client: Client,
+}
+
+/// The ways that the settings lead to.
+///
+/// # Errors
+/// A file of authorities that cannot be used.
+pub(crate) fn ways(settings: &Settings) -> io::Result<Ways> {
     let upstream = Upstream::parse(&settings.upstream.to_string()).map_err(io::Error::other)?;
     let profile = match settings.profile {
-        ProfileName::Auto => Profile::of_host(upstream.host()),
-        named => Profile::named(named.name()).unwrap_or_else(|| Profile::of_host(upstream.host())),
+        ProfileName::Auto => None,
+        named => Profile::named(named.name()),
     };
+    let profile = profile.unwrap_or_else(|| Profile::of_host(upstream.host()));
     let tls = Tls::new(&settings.extra_ca_files).map_err(io::Error::other)?;
-    let (limits, timeouts) = (&settings.limits, &settings.timeouts);
-    let dialer = Dialer::new(tls.clone()).with_timeout(timeouts.connect).with_message_bytes(limits.message);
-    let client = Client::new(&tls).with_connect_timeout(timeouts.connect);
+    let (limits, patience) = (&settings.limits, settings.timeouts.connect);
+    let client = Client::within(&tls, patience);
+    let dialer = Dialer::new(tls).with_timeout(patience).with_message_bytes(limits.message);
+    Ok(Ways { upstream, profile, dialer, client })
+}
+
+fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Proxy> {
+    let Ways { upstream, profile, dialer, client } = ways(&settings)?;
+    let limits = &settings.limits;
     let key = key()?;
     let strict = settings.reasoning == Reasoning::Strict;
     let mut allowed = profile.apply(session_limits(&settings));

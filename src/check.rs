@@ -10,14 +10,13 @@ use std::fmt;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use self::steps::{Way, lanes, network, websocket};
-use crate::config::{Compression, Mode, ProfileName, Settings};
+use crate::app::{Ways, ways};
+use crate::config::{Compression, Mode, Settings};
 use crate::proto::session::Limits;
 use crate::proto::session::profile::Profile;
 use crate::upstream::extension;
 use crate::upstream::handshake::{Dialer, Opened};
 use crate::upstream::http::Client;
-use crate::upstream::origin::Upstream;
-use crate::upstream::tls::Tls;
 
 /// Says on stdout what works; whether nothing failed. The key is the configured one, else the environment's
 /// `OPENAI_API_KEY`, if it is set.
@@ -114,13 +113,7 @@ async fn examine(settings: &Settings, key: Option<&str>, say: &mut impl FnMut(Fi
 
 /// What the steps need. The reason if the settings do not allow for it.
 fn prepare(settings: &Settings, key: Option<&str>) -> Result<(Way, Dialer, Client), String> {
-    let upstream = Upstream::parse(&settings.upstream.to_string()).map_err(|error| error.to_string())?;
-    let profile = match settings.profile {
-        ProfileName::Auto => None,
-        named => Profile::named(named.name()),
-    };
-    let profile = profile.unwrap_or_else(|| Profile::of_host(upstream.host()));
-    let tls = Tls::new(&settings.extra_ca_files).map_err(|error| error.to_string())?;
+    let Ways { upstream, profile, dialer, client } = ways(settings).map_err(|error| error.to_string())?;
     let configured = settings.upstream_key.is_some() || settings.upstream_key_file.is_some();
     let key_name = if configured { "upstream_key" } else { "OPENAI_API_KEY" };
     let mut headers = HeaderMap::new();
@@ -137,8 +130,6 @@ fn prepare(settings: &Settings, key: Option<&str>) -> Result<(Way, Dialer, Clien
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let patience = settings.timeouts.connect;
-    let dialer = Dialer::new(tls.clone()).with_timeout(patience);
-    let client = Client::new(&tls).with_connect_timeout(patience);
     let target = upstream.target("/v1/responses");
     Ok((
         Way { upstream, target, profile, headers, patience, has_key: key.is_some(), key_name },

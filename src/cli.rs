@@ -94,7 +94,7 @@ fn settings(arguments: &ServeArgs) -> Result<Settings, ExitCode> {
         ExitCode::from(CONFIG)
     };
     let settings = arguments.settings(std::env::vars_os()).map_err(|error| unusable(&error))?;
-    app::check_files(&settings).map_err(|error| unusable(&error))?;
+    app::check_files(&settings).map_err(|error| unusable(&*error))?;
     telemetry::init(&settings.log.level, settings.log.format == LogFormat::Json);
     Ok(settings)
 }

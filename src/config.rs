@@ -6,6 +6,7 @@
 
 mod choice;
 mod file;
+pub mod identity;
 mod secret;
 mod settings;
 mod values;

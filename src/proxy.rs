@@ -13,7 +13,6 @@ use tokio::sync::Semaphore;
 use crate::config::{Chat, Mode, Settings};
 use crate::downstream::body::Body;
 use crate::downstream::room::Room;
-use crate::downstream::stall;
 use crate::downstream::upload::UploadLimits;
 use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
@@ -101,12 +100,7 @@ impl Proxy {
     }
 
     /// Answers one request. Never fails: what goes wrong becomes a response.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let limit = self.settings.timeouts.stalled_client;
-        self.answer(request).await.map(|body| stall::watched(body, limit))
-    }
-
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
         let limits = &self.settings.limits;
         if let Some(flaw) = message::flaw(&request, limits.head, limits.headers) {
             return Problem::from(&flaw).refusal(request.version());

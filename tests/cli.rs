@@ -49,6 +49,7 @@ fn files_that_cannot_be_used_are_bad_configuration() {
         (&["TAILWIRE_TLS_CERTIFICATE", "TAILWIRE_TLS_KEY"][..], "nothing.pem: it holds no certificate"),
         (&["TAILWIRE_TLS_KEY"], "TAILWIRE_TLS_KEY: tls_key: its certificate is missing"),
         (&["TAILWIRE_CLIENT_KEYS_FILE"], "nothing.pem line 1: a key must be 16 to 512"),
+        (&["TAILWIRE_EXTRA_CA_FILES"], "nothing.pem: it holds no certificate"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
         command.env_clear().envs(variables.iter().map(|name| (name, &file)));

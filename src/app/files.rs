@@ -2,6 +2,7 @@
 //!
 //! A file that cannot be used changes nothing but the log. No other setting is looked at again.
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,20 +24,49 @@ pub(super) struct Files {
 }
 
 /// The files as they were when last read: certificate and its key, and keys.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    tls: Vec<Stamp>,
-    keys: Vec<Stamp>,
+#[derive(Debug)]
+pub(super) struct Seen {
+    tls: Kind,
+    keys: Kind,
 }
 
-/// When a file was changed and how long it is; none while it is not there.
-type Stamp = Option<(SystemTime, u64)>;
+/// Files that are read together.
+#[derive(Debug)]
+struct Kind {
+    stamps: Vec<Stamp>,
+    /// They could not be used, and may be usable without another change: a certificate whose time comes.
+    refused: bool,
+}
+
+/// When a file was changed, in content and otherwise, which it is and how long; none while it is not there.
+type Stamp = Option<(SystemTime, i64, u64, u64)>;
+
+impl Seen {
+    /// The files as they are now; before they are read, so that what is written meanwhile is another change.
+    pub(super) fn now(settings: &Settings) -> Self {
+        let kind = |paths: [&Option<PathBuf>; 2]| Kind {
+            stamps: paths.into_iter().flatten().map(|path| stamp(path)).collect(),
+            refused: false,
+        };
+        Self {
+            tls: kind([&settings.tls_certificate, &settings.tls_key]),
+            keys: kind([&settings.client_keys_file, &settings.upstream_key_file]),
+        }
+    }
+}
+
+impl Kind {
+    /// Whether these are to be read that were seen as `before`; and whether that is news.
+    fn due(&self, before: &Self) -> (bool, bool) {
+        let changed = self.stamps != before.stamps;
+        (changed || before.refused, changed)
+    }
+}
 
 impl Files {
-    /// These, just read.
-    pub(super) fn new(settings: Settings, tls: Option<Tls>, proxy: Arc<Proxy>) -> Self {
-        let files = Self { settings, tls, proxy, seen: Mutex::default() };
-        *files.seen.lock().unwrap_or_else(PoisonError::into_inner) = files.look();
+    /// Those that were `seen` and then read.
+    pub(super) fn new(settings: Settings, seen: Seen, tls: Option<Tls>, proxy: Arc<Proxy>) -> Self {
+        let files = Self { settings, tls, proxy, seen: Mutex::new(seen) };
         // Containers mount secrets readable for all of their users; there it is meant.
         for path in files.settings.secret_files().filter(|path| is_exposed(path)) {
             tracing::warn!(file = %path.display(), "others on this machine can read this file; `chmod 600` it");
@@ -46,10 +76,10 @@ impl Files {
 
     /// Reads all of them again.
     pub(super) fn reload(&self) {
-        let now = self.look();
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        self.reload_tls();
-        self.reload_keys();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Seen::now(&self.settings);
+        seen.tls.refused = !self.reload_tls(true);
+        seen.keys.refused = !self.reload_keys(true);
     }
 
     /// Reads again what changes, until dropped. Looks at every `timeouts.file_check`: notices from the system would miss
@@ -87,39 +117,40 @@ impl Files {
     }
 
     fn reload_changed(&self) {
-        let now = self.look();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tls, keys) = (now.tls != seen.tls, now.keys != seen.keys);
-        // Before they are read: what is written meanwhile is another change.
-        *seen = now;
-        drop(seen);
-        if tls {
-            self.reload_tls();
-        }
-        if keys {
-            self.reload_keys();
-        }
+        let before = std::mem::replace(&mut *seen, Seen::now(&self.settings));
+        let (due, news) = seen.tls.due(&before.tls);
+        seen.tls.refused = due && !self.reload_tls(news);
+        let (due, news) = seen.keys.due(&before.keys);
+        seen.keys.refused = due && !self.reload_keys(news);
     }
 
-    fn reload_tls(&self) {
-        let Some(tls) = &self.tls else { return };
-        match tls.reload() {
+    /// False if they cannot be used, which is said where it is `news`.
+    fn reload_tls(&self, news: bool) -> bool {
+        let Some(tls) = &self.tls else { return true };
+        let reloaded = tls.reload();
+        match &reloaded {
             Ok(()) => tracing::info!(file = %tls.pem().certificate.display(), "certificate reloaded"),
-            Err(error) => tracing::warn!(%error, "certificate not reloaded; the old one goes on"),
+            Err(error) if news => tracing::warn!(%error, "certificate not reloaded; the old one goes on"),
+            Err(_) => {}
         }
+        reloaded.is_ok()
     }
 
-    fn reload_keys(&self) {
+    fn reload_keys(&self, news: bool) -> bool {
         if self.key_files().next().is_none() {
-            return;
+            return true;
         }
         match self.settings.keys() {
             Ok(keys) => {
                 self.proxy.admission().replace(&keys);
                 tracing::info!(clients = keys.clients.len(), "keys reloaded");
+                return true;
             }
-            Err(error) => tracing::warn!(%error, "keys not reloaded; the old ones go on"),
+            Err(error) if news => tracing::warn!(%error, "keys not reloaded; the old ones go on"),
+            Err(_) => {}
         }
+        false
     }
 
     fn is_empty(&self) -> bool {
@@ -129,17 +160,22 @@ impl Files {
     fn key_files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.settings.client_keys_file, &self.settings.upstream_key_file].into_iter().flatten()
     }
-
-    fn look(&self) -> Seen {
-        let tls = self.tls.iter().flat_map(|tls| [&tls.pem().certificate, &tls.pem().key]);
-        Seen {
-            tls: tls.map(|path| stamp(path)).collect(),
-            keys: self.key_files().map(|path| stamp(path)).collect(),
-        }
-    }
 }
 
 fn stamp(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    let (changed, inode) = identity(&metadata);
+    Some((metadata.modified().ok()?, changed, inode, metadata.len()))
+}
+
+/// A file moved into another's place may be as old and as long.
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> (i64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> (i64, u64) {
+    (0, 0)
 }

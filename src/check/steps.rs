@@ -64,7 +64,7 @@ fn phase(error: &ConnectError) -> Phase {
         ConnectError::Connect(_) => Phase::Connect,
         ConnectError::Tls(_) => Phase::Tls,
         ConnectError::Timeout(phase) => *phase,
-        ConnectError::Upgrade(_) | ConnectError::Refused(_) => Phase::Upgrade,
+        ConnectError::Upgrade(_) | ConnectError::Refused(_) | ConnectError::Stopping => Phase::Upgrade,
     }
 }
 

@@ -145,7 +145,8 @@ section! {
         /// PEM files of authorities trusted besides the platform's own, for an upstream behind a private one.
         extra_ca_files: Vec<PathBuf> = [], Files;
         /// Request headers that differ from turn to turn and say nothing about who is asking. Unknown headers
-        /// otherwise belong to the identity, and a change in one starts a new conversation in full.
+        /// otherwise belong to the identity, and a change in one starts a new conversation in full. Keys, cookies and what else
+        /// every provider reads as identity (`openai-*`, `chatgpt-account-id`) cannot be among them.
         per_turn_headers: Vec<HeaderName> = [], Headers;
     }
     /// Bounds on memory and numbers.
@@ -159,10 +160,11 @@ section! {
 section! {
     /// Bounds on memory and numbers: nothing here is without one.
     Limits "limits" "limits." {
-        /// The largest request body, after decoding. A larger one is answered 413.
+        /// The largest body of a turn, after decoding. A larger one is answered 413. What passes through is not held, and has no
+        /// limit.
         body: usize = "64MiB", Size(KIB, GIB);
-        /// All request bodies that are held at a time: each until its answer begins (streams) or ends. Beyond it a turn is
-        /// answered 503 with `retry-after`.
+        /// All bodies of turns that are held at a time, as they came and decoded: each until its answer begins (streams) or ends.
+        /// Beyond it a turn is answered 503 with `retry-after`.
         all_bodies: usize = "1GiB", Size(KIB, 64 * GIB);
         /// The largest frame sent upstream. A larger turn goes over HTTP.
         frame: usize = "15MiB", Size(KIB, 16 * MIB);
@@ -222,7 +224,7 @@ section! {
         file_check: Duration = "30s", WAIT;
         /// Between two pieces of a client's body. Beyond it the request is answered 408.
         body_idle: Duration = "30s", WAIT;
-        /// For a client's whole body. Beyond it the request is answered 408.
+        /// For the whole body of a turn. Beyond it the turn is answered 408. What passes through may take as long as it likes.
         body: Duration = "10m", WAIT;
         /// For a client that has closed its side of a connection (it may be gone, or only have said all it wants) to
         /// take the answer under way, counted from the last byte it took. Beyond it the client counts as gone; by default at
@@ -239,7 +241,8 @@ section! {
         /// For the answer to a ping. Beyond it the socket counts as lost.
         pong: Duration = "10s", WAIT;
         /// How long a client may take nothing of an answer that waits for it. Beyond it the turn ends as if the client had
-        /// left, and its connection (HTTP/2: its stream) with it.
+        /// left, and its connection with it. One stream of an HTTP/2 connection is broken off once it is read on, or ends with
+        /// the connection, which it no longer keeps from counting as idle.
         stalled_client: Duration = "5m", WAIT;
         /// How long an answer nobody listens to is still read. Beyond it its socket takes no new turns.
         abandon_grace: Duration = "5s", GRACE;

@@ -110,6 +110,8 @@ fn refusals_say_where_and_what() {
         ("extra_ca_files = [\"/nowhere/ca.pem\"]", "no file at /nowhere/ca.pem"),
         ("extra_ca_files = [1]", "found a list of things that are not texts"),
         ("per_turn_headers = [\"a b\"]", "`a b` is not a header's name"),
+        ("per_turn_headers = [\"x-a\", \"X-Api-Key\"]", "`X-Api-Key` says who is asking"),
+        ("per_turn_headers = [\"OpenAI-Organization\"]", "says who is asking"),
         ("[log]\nlevel = \"inof\"", "`inof` is not a level"),
         (
             "listen = \"0.0.0.0:1\"",

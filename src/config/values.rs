@@ -7,6 +7,7 @@ use hyper::{Uri, header::HeaderName};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::file::Raw;
+use super::identity;
 use super::secret::{NamedKey, Secret};
 
 pub(super) const KIB: u64 = 1024;
@@ -269,10 +270,14 @@ impl Headers {
 
     pub(super) fn read(&self, raw: &Raw) -> Result<Vec<HeaderName>, String> {
         let names = list(raw, || self.kind())?;
-        names
-            .iter()
-            .map(|name| name.parse().map_err(|_| format!("`{name}` is not a header's name")))
-            .collect()
+        let read = |name: &String| {
+            let header: HeaderName = name.parse().map_err(|_| format!("`{name}` is not a header's name"))?;
+            if identity::is_essential(header.as_str()) {
+                return Err(format!("`{name}` says who is asking, or what, to every provider"));
+            }
+            Ok(header)
+        };
+        names.iter().map(read).collect()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Undoes the `Content-Encoding` of a request body, never past a byte limit (a compressed bomb stops there).
+//! Undoes the `Content-Encoding` of a request body, never past a byte limit (a compressed bomb stops there), nor past the
+//! room that all bodies share.
 //! It decodes whole buffers only and reads no socket.
 
 use std::io::{ErrorKind, Read};
@@ -7,6 +8,8 @@ use bytes::Bytes;
 use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use hyper::HeaderMap;
 use hyper::header::CONTENT_ENCODING;
+
+use crate::downstream::room::Claim;
 
 /// One content coding we can undo (RFC 9110 8.4.1, RFC 7932, RFC 8878).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,9 @@ pub enum DecodeError {
     /// The bytes are not what the header says, or end too early.
     #[error("the body is not valid {0}")]
     Corrupt(&'static str),
+    /// There is no room for it among the bodies that are held.
+    #[error("there is no room for the decoded body")]
+    NoRoom,
     /// The decoded body would be longer than the limit.
     #[error("the decoded body is larger than the limit")]
     TooLarge,
@@ -74,20 +80,29 @@ pub fn listed(headers: &HeaderMap) -> Result<Vec<Coding>, DecodeError> {
     Ok(codings)
 }
 
-/// Undoes `codings`, the last applied first. An empty body stays empty whatever the header says.
+/// Undoes `codings`, the last applied first. An empty body stays empty whatever the header says. `claim` is for the body as
+/// it came; what it becomes is claimed besides, before it is there.
 ///
 /// # Errors
-/// [`DecodeError::Corrupt`] and [`DecodeError::TooLarge`] (more than `limit` bytes after any layer).
-pub fn decode(mut body: Bytes, codings: &[Coding], limit: usize) -> Result<Bytes, DecodeError> {
+/// [`DecodeError::Corrupt`], [`DecodeError::TooLarge`] (more than `limit` bytes after any layer), [`DecodeError::NoRoom`].
+pub fn decode(
+    mut body: Bytes,
+    codings: &[Coding],
+    limit: usize,
+    claim: &mut Claim,
+) -> Result<Bytes, DecodeError> {
     if body.is_empty() {
         return Ok(body);
     }
-    for &coding in codings.iter().rev() {
+    let original = claim.bytes();
+    for (nth, &coding) in codings.iter().rev().enumerate() {
+        let before = original + if nth > 0 { body.len() } else { 0 };
+        let bounds = &mut Bounds { limit, claim, before };
         body = match coding {
-            Coding::Gzip => drain(MultiGzDecoder::new(&*body), coding, &body, limit),
-            Coding::Deflate => deflate(&body, limit),
+            Coding::Gzip => drain(MultiGzDecoder::new(&*body), coding, &body, bounds),
+            Coding::Deflate => deflate(&body, bounds),
             Coding::Brotli => {
-                drain(brotli_decompressor::Decompressor::new(&*body, BUFFER), coding, &body, limit)
+                drain(brotli_decompressor::Decompressor::new(&*body, BUFFER), coding, &body, bounds)
             }
             Coding::Zstd => zstd::stream::read::Decoder::with_buffer(&*body)
                 .and_then(|mut decoder| {
@@ -95,35 +110,64 @@ pub fn decode(mut body: Bytes, codings: &[Coding], limit: usize) -> Result<Bytes
                     Ok(decoder)
                 })
                 .map_err(|_| DecodeError::Corrupt(coding.name()))
-                .and_then(|decoder| drain(decoder, coding, &body, limit)),
+                .and_then(|decoder| drain(decoder, coding, &body, bounds)),
         }?;
     }
     Ok(body)
 }
 
+/// What one layer may become.
+struct Bounds<'a> {
+    limit: usize,
+    claim: &'a mut Claim,
+    /// Bytes that are claimed beside it.
+    before: usize,
+}
+
 /// `deflate` means zlib, but clients have always sent raw streams too; the two-byte zlib header tells them apart,
 /// and a raw stream that happens to look like one is tried again as raw.
-fn deflate(body: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+fn deflate(body: &[u8], bounds: &mut Bounds<'_>) -> Result<Bytes, DecodeError> {
     let zlib = matches!(body, [first, second, ..]
         if first & 0x0f == 8 && (u16::from(*first) << 8 | u16::from(*second)) % 31 == 0);
     if zlib {
-        match drain(ZlibDecoder::new(body), Coding::Deflate, body, limit) {
+        match drain(ZlibDecoder::new(body), Coding::Deflate, body, bounds) {
             Err(DecodeError::Corrupt(_)) => {}
             done => return done,
         }
     }
-    drain(DeflateDecoder::new(body), Coding::Deflate, body, limit)
+    drain(DeflateDecoder::new(body), Coding::Deflate, body, bounds)
 }
 
-/// Reads a decoder to its end, at most one byte past `limit`.
-fn drain(decoder: impl Read, coding: Coding, encoded: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
-    let mut decoded = Vec::with_capacity(encoded.len().saturating_mul(USUAL_RATIO).min(limit));
-    match decoder.take(limit as u64 + 1).read_to_end(&mut decoded) {
-        Ok(_) if decoded.len() > limit => Err(DecodeError::TooLarge),
-        Ok(_) => Ok(decoded.into()),
-        Err(error) if error.kind() == ErrorKind::OutOfMemory => Err(DecodeError::TooLarge),
-        Err(_) => Err(DecodeError::Corrupt(coding.name())),
+/// Reads a decoder to its end, at most one byte past the limit, in steps that are claimed before they are taken.
+fn drain(
+    mut decoder: impl Read,
+    coding: Coding,
+    encoded: &[u8],
+    bounds: &mut Bounds<'_>,
+) -> Result<Bytes, DecodeError> {
+    let Bounds { limit, before, .. } = *bounds;
+    let mut decoded = Vec::new();
+    let mut step = encoded.len().saturating_mul(USUAL_RATIO).clamp(BUFFER, FIRST_STEP);
+    loop {
+        // One byte more tells a body that fits from one that does not.
+        step = step.min(limit.saturating_add(1) - decoded.len());
+        while !bounds.claim.set(before + decoded.len() + step) {
+            if step <= LAST_STEP {
+                return Err(DecodeError::NoRoom);
+            }
+            step = (step / 2).max(LAST_STEP);
+        }
+        decoded.reserve_exact(step);
+        match decoder.by_ref().take(step as u64).read_to_end(&mut decoded) {
+            Ok(_) if decoded.len() > limit => return Err(DecodeError::TooLarge),
+            Ok(read) if read < step => break,
+            Ok(_) => step = decoded.len(),
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => return Err(DecodeError::TooLarge),
+            Err(_) => return Err(DecodeError::Corrupt(coding.name())),
+        }
     }
+    decoded.shrink_to_fit();
+    Ok(decoded.into())
 }
 
 const MAX_LAYERS: usize = 4;
@@ -131,6 +175,10 @@ const MAX_LAYERS: usize = 4;
 const BUFFER: usize = 16 * 1024;
 /// JSON shrinks four- to sixfold (measured on transcripts); reserving that much saves most of the regrowth.
 const USUAL_RATIO: usize = 5;
+/// Bytes that are taken first, at most; then each step doubles what there is.
+const FIRST_STEP: usize = 1 << 20;
+/// The shortest step where there is little room left.
+const LAST_STEP: usize = 1024;
 /// At most 64 MiB of history per zstd frame; RFC 9659 allows a client 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 26;
 
@@ -143,6 +191,11 @@ mod tests {
     use hyper::header::HeaderValue;
 
     use super::*;
+    use crate::downstream::room::Room;
+
+    fn decode(body: Bytes, codings: &[Coding], limit: usize) -> Result<Bytes, DecodeError> {
+        super::decode(body, codings, limit, &mut Claim::new(&Room::new(usize::MAX)))
+    }
 
     const TEXT: &[u8] =
         br#"{"input":"the quick brown fox jumps over the lazy dog, and over the lazy dog again"}"#;
@@ -248,6 +301,24 @@ mod tests {
             assert_eq!(decode(body.into(), &[coding], 4 << 20).unwrap().len(), 4 << 20);
         }
         assert_eq!(decode(TEXT.into(), &[], 10).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn a_bomb_stops_where_there_is_no_more_room() {
+        let zeros = vec![0; 4 << 20];
+        for (coding, body) in [
+            (Coding::Gzip, gzip(&zeros)),
+            (Coding::Deflate, raw(&zeros)),
+            (Coding::Brotli, BROTLI_ZEROS.to_vec()),
+            (Coding::Zstd, zstd(&zeros)),
+        ] {
+            for (most, expected) in [(4 << 20, Err(DecodeError::NoRoom)), ((4 << 20) + 1, Ok(4 << 20))] {
+                let room = Room::new(most);
+                let mut claim = Claim::new(&room);
+                let decoded = super::decode(body.clone().into(), &[coding], 4 << 20, &mut claim);
+                assert_eq!(decoded.map(|body| body.len()), expected, "{coding:?}");
+            }
+        }
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Head {
                 Ok(None)
             }
             (byte, false) => {
-                if self.line.len() < LINE {
+                if self.line.len() <= LINE {
                     self.line.push(byte);
                 }
                 Ok(None)
@@ -179,22 +179,27 @@ impl Head {
             return if self.lines == 0 { Ok(None) } else { self.body().map(Some) };
         }
         if self.lines > 0 {
-            self.field();
+            self.field()?;
         }
         self.lines += 1;
         self.line.clear();
         Ok(None)
     }
 
-    fn field(&mut self) {
-        let Some(colon) = self.line.iter().position(|byte| *byte == b':') else { return };
+    fn field(&mut self) -> Result<(), Ambiguous> {
+        let Some(colon) = self.line.iter().position(|byte| *byte == b':') else { return Ok(()) };
         let (name, value) = (&self.line[..colon], &self.line[colon + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
+            // Its end was not kept: what hyper makes of it could be another number.
+            if self.line.len() > LINE {
+                return Err(Ambiguous);
+            }
             self.sized = true;
             // What is no number, and two that differ, hyper refuses.
             self.length = str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
         }
         self.chunked |= name.eq_ignore_ascii_case(b"transfer-encoding");
+        Ok(())
     }
 
     fn body(&self) -> Result<State, Ambiguous> {
@@ -212,7 +217,8 @@ impl Head {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Bytes of a line that are kept: `Transfer-Encoding`, and a length with room for white space.
+/// Bytes of a line that are kept, but for one that tells that there were more: `Transfer-Encoding`, and a length with room
+/// for white space.
 const LINE: usize = 256;
 
 #[cfg(test)]
@@ -264,6 +270,13 @@ mod tests {
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: 1\ny: 2\r\n\r\n",
         ] {
             assert!(!follow(text).0, "{text:?}");
+        }
+        for (lead, judged) in [(240, true), (241, false), (300, false)] {
+            for filler in ["0", " "] {
+                let length = filler.repeat(lead);
+                let text = format!("POST / HTTP/1.1\r\ncontent-length:{length}4\r\n\r\nabcd");
+                assert_eq!(follow(&text), (judged, judged), "{lead} of {filler:?}");
+            }
         }
     }
 

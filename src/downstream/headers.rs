@@ -2,7 +2,9 @@
 //! The classes are tables; nothing here looks at a body or decides a route.
 
 use hyper::HeaderMap;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, TE};
+use hyper::header::{CONNECTION, COOKIE, HeaderName, HeaderValue, TE};
+
+use crate::config::identity::is_essential;
 
 /// What a request header says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +51,14 @@ pub fn identity(headers: &HeaderMap, extra: &[HeaderName]) -> Vec<(HeaderName, H
 /// The headers a socket is opened with: identity and client description.
 #[must_use]
 pub fn handshake(headers: &HeaderMap, extra: &[HeaderName]) -> HeaderMap {
-    select(headers, |name| matches!(class(name, extra), Class::Identity | Class::Client))
+    one_cookie(select(headers, |name| matches!(class(name, extra), Class::Identity | Class::Client)))
 }
 
 /// The headers of a request that goes upstream over HTTP: everything end-to-end, and `TE: trailers` (a client
 /// that said so gets them). `Host` is left to the sender, `Expect` was answered by our own server.
 #[must_use]
 pub fn forward(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = select(headers, |name| !OURS.contains(&name.as_str()));
+    let mut kept = one_cookie(select(headers, |name| !OURS.contains(&name.as_str())));
     let trailers = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
     if trailers
         .flat_map(|value| value.split(','))
@@ -79,7 +81,7 @@ pub fn response(headers: &HeaderMap) -> HeaderMap {
 /// clients to name such a one.
 #[must_use]
 pub fn hides_essentials(headers: &HeaderMap) -> bool {
-    nominated(headers).any(|name| ESSENTIAL.iter().any(|known| known.covers(&name)))
+    nominated(headers).any(|name| is_essential(&name))
 }
 
 fn select(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap {
@@ -90,6 +92,17 @@ fn select(headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> HeaderMap 
             kept.append(name, value);
             kept
         })
+}
+
+/// The fields that HTTP/2 may split `Cookie` into (RFC 9113 8.2.3) are one again: what goes up is HTTP/1.1.
+fn one_cookie(mut headers: HeaderMap) -> HeaderMap {
+    let values: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if values.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&values.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+    headers
 }
 
 /// All headers but the hop-by-hop ones and those that `Connection` names.
@@ -124,19 +137,6 @@ impl Known {
 /// Hop-by-hop, beside `proxy-*`. `Trailer` is not among them: RFC 9110 lets it cross, and without it hyper sends
 /// no trailers over HTTP/1.1.
 const HOP: &[&str] = &["connection", "keep-alive", "te", "transfer-encoding", "upgrade"];
-
-/// What every provider reads, and no client means for this connection only.
-const ESSENTIAL: &[Known] = &[
-    Known::Name("api-key"),
-    Known::Name("authorization"),
-    Known::Name("chatgpt-account-id"),
-    Known::Name("cookie"),
-    Known::Name("expect"),
-    Known::Name("host"),
-    Known::Name("x-api-key"),
-    Known::Prefix("content-"),
-    Known::Prefix("openai-"),
-];
 
 /// Addressed to this proxy or remade by the sender.
 const OURS: &[&str] = &["host", "expect", "x-tailwire-mode"];
@@ -264,6 +264,15 @@ mod tests {
         }
         assert!(!forwarded.contains_key("x-tailwire-mode") && !forwarded.contains_key("expect"));
         assert_eq!(forwarded.len(), 15);
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_goes_up_as_one() {
+        let headers = map("cookie: a=1\ncookie: b=2\nx-many: 1\nx-many: 2\n");
+        for up in [forward(&headers), handshake(&headers, &[])] {
+            assert_eq!(up.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+            assert_eq!(up.get_all("x-many").iter().count(), 2);
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Traffic {
     owing: AtomicBool,
     reader: AtomicWaker,
     changed: Notify,
+    /// Nothing waits for the client any more.
+    taken: Notify,
 }
 
 impl Traffic {
@@ -49,12 +51,15 @@ impl Traffic {
         self.switched.store(true, Ordering::Release);
     }
 
-    /// Resolves once no request has been under way for `span`.
+    /// Resolves once no request has been under way, nor an answer waited for the client, for `span`.
     pub(super) async fn idle(&self, span: Duration) {
         loop {
-            let changed = self.changed.notified();
+            let (changed, taken) = (self.changed.notified(), self.taken.notified());
             if self.is_busy() {
                 changed.await;
+            } else if self.owes() {
+                // Its own, so that a ping does not count as a sign of life.
+                taken.await;
             } else if tokio::time::timeout(span, changed).await.is_err() {
                 return;
             }
@@ -127,15 +132,20 @@ impl<S> Line<S> {
         self.held.get_or_insert_with(|| Box::pin(sleep(span))).as_mut().poll(cx)
     }
 
+    /// Whether the client has taken nothing for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let span = self.patience.stalled;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(span)));
+        ready!(stalled.as_mut().poll(cx));
+        tracing::info!("a client stopped reading: its connection is closed");
+        Poll::Ready(io::ErrorKind::TimedOut.into())
+    }
+
     /// What a write came to; the client's patience is measured by it, and ours.
     fn wrote(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.traffic.owing.store(true, Ordering::Release);
         if written.is_pending() {
-            let span = self.patience.stalled;
-            let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(span)));
-            ready!(stalled.as_mut().poll(cx));
-            tracing::info!("a client stopped reading: its connection is closed");
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return self.poll_stalled(cx).map(Err);
         }
         self.stalled = None;
         if let Some(held) = &mut self.held {
@@ -239,9 +249,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Line<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        if self.traffic.owing.swap(false, Ordering::AcqRel) && self.ended {
-            self.traffic.reader.wake();
+        if Pin::new(&mut self.inner).poll_flush(cx)?.is_pending() {
+            // TLS holds some of what it took.
+            return self.poll_stalled(cx).map(Err);
+        }
+        self.stalled = None;
+        if self.traffic.owing.swap(false, Ordering::AcqRel) {
+            self.traffic.taken.notify_waiters();
+            if self.ended {
+                self.traffic.reader.wake();
+            }
         }
         Poll::Ready(self.poll_ahead(cx))
     }

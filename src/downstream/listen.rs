@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use crate::downstream::body::{self, Body};
 use crate::downstream::line::{Line, Patience, Traffic};
+use crate::downstream::stall;
 use crate::downstream::tls::Tls;
 
 /// What clients may take up.
@@ -38,7 +39,8 @@ pub struct Limits {
     /// How long a client that closed its side is still written to, counted from the last byte it took; default 0: it counts as
     /// gone at once.
     pub half_close: Duration,
-    /// How long a client may take nothing of what waits for it; default 5 minutes. Then its connection is closed.
+    /// How long a client may take nothing of what waits for it; default 5 minutes. Then its connection is closed; of an
+    /// HTTP/2 connection that goes on, the answer ends.
     pub stalled: Duration,
     /// How long a drain waits for requests in flight; default 30 s. Then they are cut.
     pub grace: Duration,
@@ -203,7 +205,7 @@ async fn attend<S, H, F>(
         move |mut request: Request<Incoming>| {
             let traffic = traffic.clone();
             let under_way = traffic.begin();
-            let span = if request.version() == Version::HTTP_2 { STREAM_LINGER } else { LINGER };
+            let one_of_many = request.version() == Version::HTTP_2;
             request.extensions_mut().insert(connection.clone());
             let response = handler(request);
             async move {
@@ -212,9 +214,15 @@ async fn attend<S, H, F>(
                     traffic.switch();
                 }
                 let owes = move || traffic.owes();
-                Ok::<_, Infallible>(
-                    response.map(|answer| body::keeping(body::lingering(answer, span, owes), under_way)),
-                )
+                Ok::<_, Infallible>(response.map(|answer| {
+                    let answer = body::keeping(answer, under_way);
+                    if one_of_many {
+                        // With a body that nobody reads its mark goes, too: nothing else keeps the connection.
+                        body::lingering(stall::watched(answer, limits.stalled), STREAM_LINGER, owes)
+                    } else {
+                        body::lingering(answer, (LINGER, limits.stalled), owes)
+                    }
+                }))
             }
         }
     });
@@ -224,8 +232,8 @@ async fn attend<S, H, F>(
     let mut draining = pin!(connection.reached(Stage::Draining));
     let (mut told, mut idle) = (false, false);
     loop {
-        // hyper times the headers, but not the wait for the first bytes that tell the protocol, nor an HTTP/2
-        // connection without a request.
+        // hyper would time the headers, but from before the client has taken the last answer, and not the wait for the first
+        // bytes that tell the protocol, nor an HTTP/2 connection without a request.
         let patience = if idle { GOODBYE } else { limits.header_timeout };
         tokio::select! {
             // A client's broken connection is nobody's error.
@@ -251,7 +259,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(None)
         .max_buf_size(limits.header_bytes.max(8192))
         .max_headers(limits.headers);
     builder
@@ -277,8 +285,103 @@ async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Long enough for a connection's task to write what is queued, before it is seen whether the client takes it.
 const LINGER: Duration = Duration::from_millis(50);
-/// On HTTP/2 what waits for a stream's window is not to be seen: long enough for a client that reads at all.
-const STREAM_LINGER: Duration = Duration::from_millis(500);
+/// On HTTP/2 what waits for a stream's window is not to be seen: long enough for a client that reads at all. What does wait
+/// to be seen may be other streams'.
+const STREAM_LINGER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(200);
 /// Bytes a client may send ahead on one HTTP/2 stream; large bodies are common here, streams few.
 const H2_WINDOW: u32 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: t\r\n\r\n";
+
+    /// A connection on which every answer has so many bytes.
+    async fn answering<S>(stream: S, length: usize, limits: Limits) -> (watch::Sender<Stage>, JoinHandle<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (announce, stage) = watch::channel(Stage::Running);
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let connection = Connection { peer, stage, _place: Arc::new(place) };
+        let answer = move |_| async move { Response::new(body::full(vec![b'x'; length])) };
+        let builder = Arc::new(builder(&limits));
+        (announce, tokio::spawn(attend(stream, connection, answer, builder, limits)))
+    }
+
+    /// hyper and the system hold the end of an answer long after its body is over.
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_answer_is_taken_as_slowly_as_a_client_likes() {
+        const LENGTH: usize = 1 << 20;
+        let limits = Limits::default();
+        let (mut client, server) = tokio::io::duplex(4 << 10);
+        let (_stage, served) = answering(server, LENGTH, limits).await;
+        client.write_all(GET).await.expect("it listens");
+        let (mut heard, mut piece) = (Vec::new(), vec![0; 16 << 10]);
+        while heard.iter().filter(|byte| **byte == b'x').count() < LENGTH {
+            sleep(limits.header_timeout - Duration::from_secs(1)).await;
+            let mut taken = 0;
+            while taken < piece.len() {
+                let read =
+                    tokio::time::timeout(Duration::from_secs(1), client.read(&mut piece[taken..])).await;
+                match read {
+                    Ok(read) => {
+                        let read = read.expect("a connection");
+                        assert!(read > 0, "cut after {} and {taken}", heard.len());
+                        taken += read;
+                    }
+                    Err(_) => break,
+                }
+            }
+            heard.extend_from_slice(&piece[..taken]);
+        }
+        served.await.expect("idle at last, it ends");
+    }
+
+    /// Takes what is written and gets none of it down, as TLS before a client that does not read.
+    struct Kept(DuplexStream);
+
+    impl AsyncRead for Kept {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Kept {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_tls_holds_is_not_held_for_ever() {
+        let limits = Limits::default();
+        let (mut client, server) = tokio::io::duplex(4 << 10);
+        let began = tokio::time::Instant::now();
+        let (_stage, served) = answering(Kept(server), 100, limits).await;
+        client.write_all(GET).await.expect("it listens");
+        tokio::time::timeout(limits.stalled * 2, served).await.expect("it is cut").expect("no defect");
+        assert!(began.elapsed() >= limits.stalled, "but not before its time");
+    }
+}

@@ -2,13 +2,8 @@
 //!
 //! Claimed as the bytes come, not as they are announced: an announcement costs its client nothing.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 
 /// So many bytes, and no more.
 #[derive(Debug)]
@@ -45,6 +40,12 @@ impl Claim {
         Self { room: room.clone(), bytes: 0 }
     }
 
+    /// Bytes claimed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Claims `bytes` in all; false, and nothing changed, if there is no room for that.
     pub fn set(&mut self, bytes: usize) -> bool {
         let (before, room) = (self.bytes, &*self.room);
@@ -65,83 +66,21 @@ impl Drop for Claim {
     }
 }
 
-/// A body on its way in, claiming room for each piece; it breaks where there is none.
-#[derive(Debug)]
-pub struct Claiming<B> {
-    body: B,
-    claim: Claim,
-    /// Bytes claimed for each that comes: an encoded body is decoded beside the original.
-    factor: usize,
-    refused: bool,
-}
-
-/// There is no room for more.
-#[derive(Debug, thiserror::Error)]
-#[error("no room for more of the body, or it broke")]
-pub struct Broken;
-
-impl<B> Claiming<B> {
-    /// Counts `factor` bytes for each of `body`.
-    pub fn new(body: B, room: &Arc<Room>, factor: usize) -> Self {
-        Self { body, claim: Claim::new(room), factor, refused: false }
-    }
-
-    /// True if it broke for want of room.
-    pub fn is_refused(&self) -> bool {
-        self.refused
-    }
-
-    /// What was claimed.
-    pub fn claimed(self) -> Claim {
-        self.claim
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Claiming<B> {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = &mut *self;
-        let frame = match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Poll::Ready(Some(Err(Broken))),
-            None => return Poll::Ready(None),
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        this.refused = !this.claim.set(this.claim.bytes + bytes * this.factor);
-        Poll::Ready(Some(if this.refused { Err(Broken) } else { Ok(frame) }))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt, Full};
-
     use super::*;
 
-    #[tokio::test]
-    async fn no_more_than_there_is_and_all_of_it_comes_back() {
+    #[test]
+    fn no_more_than_there_is_and_all_of_it_comes_back() {
         let room = Room::new(1000);
-        let body = |bytes: usize| Full::new(Bytes::from(vec![b'x'; bytes]));
-        let mut first = Claiming::new(body(100), &room, 6);
-        assert!(first.frame().await.is_some_and(|frame| frame.is_ok()));
-        let mut claim = first.claimed();
-        assert_eq!(room.held(), 600);
-        let mut second = Claiming::new(body(401), &room, 1);
-        assert!(second.frame().await.is_some_and(|frame| frame.is_err()) && second.is_refused());
-        assert!(!claim.set(1001) && room.held() == 600, "nothing changes");
-        assert!(claim.set(300), "it turned out smaller");
-        let mut third = Claiming::new(body(401), &room, 1);
-        assert!(third.frame().await.is_some_and(|frame| frame.is_ok()) && !third.is_refused());
-        drop((claim, third));
+        let mut first = Claim::new(&room);
+        assert!(first.set(600));
+        assert_eq!((first.bytes(), room.held()), (600, 600));
+        let mut second = Claim::new(&room);
+        assert!(!second.set(401) && !first.set(1001) && room.held() == 600, "nothing changes");
+        assert!(first.set(300), "it turned out smaller");
+        assert!(second.set(401));
+        drop((first, second));
         assert_eq!(room.held(), 0);
     }
 }

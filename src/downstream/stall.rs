@@ -1,5 +1,6 @@
-//! Clients that stop reading and do not leave: a body none of whose next pieces is asked for ends after a while, and what it
-//! held is given back. Says nothing to the client: it would not read that either. Connections are `line`'s.
+//! Streams of HTTP/2 whose clients stop reading and do not leave: a body none of whose next pieces is asked for ends after a
+//! while, and what it held is given back. Says nothing to the client: it would not read that either. The stream itself ends
+//! when it is read on, or with its connection. Connections are `line`'s.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::downstream::body::{Body, BodyError};
 
 /// A body that is dropped early if nobody asks for its next piece within `limit`: one stream of an HTTP/2 connection
 /// can stall while the others are read. Waiting for the provider is no stall.
-pub fn watched(body: Body, limit: Duration) -> Body {
+pub(super) fn watched(body: Body, limit: Duration) -> Body {
     if body.is_end_stream() {
         return body;
     }

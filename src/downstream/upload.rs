@@ -1,9 +1,10 @@
-//! Takes a client's whole request body: bounded in bytes and time, received and decoded.
+//! Takes a client's whole request body: bounded in bytes, time and the room all bodies share, received and decoded.
 //! It does not parse what it took, and a body it refuses is the caller's to answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Body;
@@ -11,13 +12,14 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use crate::downstream::coding::{self, Coding, DecodeError};
+use crate::downstream::room::{Claim, Room};
 
 /// How much and how long a client may upload.
 #[derive(Clone, Copy, Debug)]
 pub struct UploadLimits {
     /// Most bytes of a body, as received and again decoded; default 64 MiB.
     pub bytes: usize,
-    /// Longest time for the whole body; default 5 minutes.
+    /// Longest time for the whole body; default 10 minutes.
     pub total: Duration,
     /// Longest silence between two pieces of it; default 30 s.
     pub idle: Duration,
@@ -25,7 +27,7 @@ pub struct UploadLimits {
 
 impl Default for UploadLimits {
     fn default() -> Self {
-        Self { bytes: 64 << 20, total: Duration::from_secs(300), idle: Duration::from_secs(30) }
+        Self { bytes: 64 << 20, total: Duration::from_secs(600), idle: Duration::from_secs(30) }
     }
 }
 
@@ -56,6 +58,9 @@ pub enum UploadError {
     /// The bytes do not decode as `Content-Encoding` says.
     #[error("the request body is not valid {0}")]
     Corrupt(&'static str),
+    /// The room that all bodies share is taken.
+    #[error("there is no room for the request body")]
+    NoRoom,
     /// Nothing came for [`UploadLimits::idle`].
     #[error("the request body stalled")]
     Stalled,
@@ -70,16 +75,17 @@ pub enum UploadError {
     Truncated,
 }
 
-/// Reads `body` to its end and undoes its `Content-Encoding`. A body whose announced length is refused is left
-/// unread.
+/// Reads `body` to its end and undoes its `Content-Encoding`; what it takes is claimed of `room` as it comes. A body whose
+/// announced length is refused is left unread.
 ///
 /// # Errors
 /// See [`UploadError`]; the connection cannot be used for another request after one.
 pub async fn receive<B>(
     headers: &HeaderMap,
-    body: &mut B,
+    body: B,
+    room: &Arc<Room>,
     limits: &UploadLimits,
-) -> Result<Upload, UploadError>
+) -> Result<(Upload, Claim), UploadError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -89,28 +95,36 @@ where
     if announced > limits.bytes {
         return Err(UploadError::TooLarge(limits.bytes));
     }
-    let raw = collect(body, announced, limits).await?;
+    let mut claim = Claim::new(room);
+    let raw = collect(body, announced, &mut claim, limits).await?;
     let body = match codings {
         None => None,
-        Some(codings) => Some(decoded(&raw, codings, limits).await?),
+        Some(codings) if codings.is_empty() => Some(raw.clone()),
+        Some(codings) => {
+            let (body, claimed) = decoded(raw.clone(), codings, claim, limits.bytes).await?;
+            claim = claimed;
+            Some(body)
+        }
     };
-    Ok(Upload { raw, body, encoding: headers.get(CONTENT_ENCODING).cloned() })
+    let upload = Upload { raw, body, encoding: headers.get(CONTENT_ENCODING).cloned() };
+    // Never more than was claimed.
+    claim.set(upload.weight());
+    Ok((upload, claim))
 }
 
-async fn decoded(raw: &Bytes, codings: Vec<Coding>, limits: &UploadLimits) -> Result<Bytes, UploadError> {
-    let (raw, limit, offloaded) = (raw.clone(), limits.bytes, raw.len() > OFFLOAD);
-    if codings.is_empty() {
-        return Ok(raw);
-    }
-    let decode = move || coding::decode(raw, &codings, limit);
-    let decoded = if offloaded {
-        // A worker that dies takes nobody's body for granted: the client sees it as corrupt.
-        tokio::task::spawn_blocking(decode).await.unwrap_or(Err(DecodeError::Corrupt("content")))
-    } else {
-        decode()
-    };
+/// Decodes off the async threads: few bytes can become many.
+async fn decoded(
+    raw: Bytes,
+    codings: Vec<Coding>,
+    mut claim: Claim,
+    limit: usize,
+) -> Result<(Bytes, Claim), UploadError> {
+    let decode = move || coding::decode(raw, &codings, limit, &mut claim).map(|body| (body, claim));
+    // A worker that dies takes nobody's body for granted: the client sees it as corrupt.
+    let decoded = tokio::task::spawn_blocking(decode).await.unwrap_or(Err(DecodeError::Corrupt("content")));
     decoded.map_err(|error| match error {
         DecodeError::TooLarge => UploadError::TooLarge(limit),
+        DecodeError::NoRoom => UploadError::NoRoom,
         DecodeError::Corrupt(coding) => UploadError::Corrupt(coding),
         // Decoding meets only what was listed.
         DecodeError::Unsupported(_) => UploadError::Corrupt("content"),
@@ -118,33 +132,45 @@ async fn decoded(raw: &Bytes, codings: Vec<Coding>, limits: &UploadLimits) -> Re
 }
 
 /// The body's bytes in one buffer, under both deadlines.
-async fn collect<B>(body: &mut B, announced: usize, limits: &UploadLimits) -> Result<Bytes, UploadError>
+async fn collect<B>(
+    mut body: B,
+    announced: usize,
+    claim: &mut Claim,
+    limits: &UploadLimits,
+) -> Result<Bytes, UploadError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let end = Instant::now() + limits.total;
-    let mut bytes = BytesMut::with_capacity(announced);
+    let mut bytes = Vec::with_capacity(announced.min(RESERVED));
     loop {
         let idle = Instant::now() + limits.idle;
         let frame = match timeout_at(idle.min(end), body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(None) => return Ok(bytes.freeze()),
+            Ok(None) => return Ok(bytes.into()),
             Ok(Some(Err(_))) => return Err(UploadError::Truncated),
             Err(_) if idle < end => return Err(UploadError::Stalled),
             Err(_) => return Err(UploadError::TooLong),
         };
         // Trailers of an upload mean nothing to us; a request that is passed through keeps them.
         let Ok(data) = frame.into_data() else { continue };
-        if bytes.len() + data.len() > limits.bytes {
+        let length = bytes.len() + data.len();
+        if length > limits.bytes {
             return Err(UploadError::TooLarge(limits.bytes));
+        }
+        if !claim.set(length) {
+            return Err(UploadError::NoRoom);
+        }
+        if length > bytes.capacity() {
+            let wanted = if announced > length { announced.min(2 * length) } else { 2 * length };
+            bytes.reserve_exact(wanted - bytes.len());
         }
         bytes.extend_from_slice(&data);
     }
 }
 
-/// An encoded body longer than this many bytes is decoded off the async threads: at the usual fivefold growth it
-/// holds more than 1 MiB, which takes over a millisecond (measured 2026-11).
-const OFFLOAD: usize = 256 << 10;
+/// Bytes of memory that a client gets for an announcement alone.
+const RESERVED: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -162,8 +188,18 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
+    async fn received<B>(headers: &HeaderMap, body: B) -> Result<Upload, UploadError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let room = Room::new(usize::MAX);
+        let (upload, claim) = receive(headers, body, &room, &LIMITS).await?;
+        assert_eq!(claim.bytes(), upload.weight());
+        Ok(upload)
+    }
+
     async fn upload(pairs: &[(&'static str, &str)], bytes: Vec<u8>) -> Result<Upload, UploadError> {
-        receive(&headers(pairs), &mut Full::new(Bytes::from(bytes)), &LIMITS).await
+        received(&headers(pairs), Full::new(Bytes::from(bytes))).await
     }
 
     fn gzip(length: usize) -> Vec<u8> {
@@ -213,33 +249,47 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_encoded_bodies_are_decoded_elsewhere() {
-        let mut noise = vec![0; OFFLOAD * 2];
-        getrandom::fill(&mut noise).unwrap();
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&noise).unwrap();
-        let limits = UploadLimits { bytes: OFFLOAD * 4, ..LIMITS };
-        let mut body = Full::new(Bytes::from(encoder.finish().unwrap()));
-        let upload = receive(&headers(&[("content-encoding", "gzip")]), &mut body, &limits).await.unwrap();
-        assert!(upload.body.unwrap() == noise);
+    async fn what_a_body_becomes_is_claimed_before_it_is_there() {
+        let limits = UploadLimits { bytes: 4 << 20, ..LIMITS };
+        let gz = headers(&[("content-encoding", "gzip")]);
+        for (room, expected) in [(1 << 20, Err(UploadError::NoRoom)), (16 << 20, Ok(4 << 20))] {
+            let room = Room::new(room);
+            let taken = receive(&gz, Full::new(Bytes::from(gzip(4 << 20))), &room, &limits).await;
+            assert_eq!(taken.map(|(upload, _)| upload.body.unwrap().len()), expected);
+            assert_eq!(room.held(), 0, "given back");
+        }
+        let room = Room::new(100);
+        let taken = receive(&headers(&[]), Full::new(Bytes::from(vec![0; 101])), &room, &limits).await;
+        assert_eq!(taken.unwrap_err(), UploadError::NoRoom);
+    }
+
+    #[tokio::test]
+    async fn an_announcement_reserves_little_and_a_body_no_more_than_it_needs() {
+        let pieces = (0..48).map(|_| Ok(Bytes::from(vec![b'x'; 64 << 10])));
+        let body = body::stream(futures_util::stream::iter(pieces));
+        let limits = UploadLimits { bytes: 64 << 20, ..LIMITS };
+        let announced = headers(&[("content-length", "3145728")]);
+        let (upload, _) = receive(&announced, body, &Room::new(64 << 20), &limits).await.unwrap();
+        assert_eq!(upload.raw.len(), 3 << 20);
+        assert_eq!(Vec::from(upload.raw).capacity(), 3 << 20);
     }
 
     #[tokio::test]
     async fn a_broken_stream_is_truncated() {
-        let mut body = body::stream(futures_util::stream::iter([Ok("half".into()), Err("gone".into())]));
-        assert_eq!(receive(&headers(&[]), &mut body, &LIMITS).await.unwrap_err(), UploadError::Truncated);
+        let body = body::stream(futures_util::stream::iter([Ok("half".into()), Err("gone".into())]));
+        assert_eq!(received(&headers(&[]), body).await.unwrap_err(), UploadError::Truncated);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_stalls_and_drops_are_too_long() {
-        let mut body = body::stream(futures_util::stream::pending());
-        assert_eq!(receive(&headers(&[]), &mut body, &LIMITS).await.unwrap_err(), UploadError::Stalled);
+        let body = body::stream(futures_util::stream::pending());
+        assert_eq!(received(&headers(&[]), body).await.unwrap_err(), UploadError::Stalled);
 
         let drops = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_secs(9)).await;
             Some((Ok(Bytes::from_static(b".")), ()))
         });
-        let mut body = body::stream(drops);
-        assert_eq!(receive(&headers(&[]), &mut body, &LIMITS).await.unwrap_err(), UploadError::TooLong);
+        let body = body::stream(drops);
+        assert_eq!(received(&headers(&[]), body).await.unwrap_err(), UploadError::TooLong);
     }
 }

@@ -14,15 +14,13 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::uri::{Authority, Uri};
 
 use crate::config::Keys;
+use crate::config::identity::CREDENTIALS;
 use crate::proto::digest::{Digest, Key};
 use crate::proto::session::profile::Profile;
 use crate::proxy::reply::Problem;
 
 /// Where a client's key stands if its `Authorization` is the provider's. Never forwarded.
 pub const CLIENT_KEY: &str = "x-tailwire-key";
-
-/// The headers that SDKs put a key into.
-const CREDENTIALS: [&str; 3] = ["authorization", "api-key", "x-api-key"];
 
 /// Credentials of one request that are looked at; no client sends more than two.
 const MOST_PRESENTED: usize = 8;

@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{HeaderName, HeaderValue};
 use lru::LruCache;
 
+use crate::config::identity::{is_credential, is_essential};
 use crate::proto::digest::{Digest, Key};
 
 /// Credentials watched; the one seen longest ago is forgotten first.
@@ -54,7 +55,8 @@ impl Census {
             return seen.culprit.clone();
         }
         seen.scopes.insert(*scope);
-        let watched = |name: &HeaderName| !is_credential(name) && name.as_str().len() <= NAME_BYTES;
+        // One that every provider reads as who is asking is never the client's mistake.
+        let watched = |name: &HeaderName| !is_essential(name.as_str()) && name.as_str().len() <= NAME_BYTES;
         for (name, value) in identity.iter().filter(|(name, _)| watched(name)) {
             if seen.values.len() < HEADERS || seen.values.contains_key(name) {
                 let mut hasher = key.hasher("header");
@@ -77,16 +79,12 @@ impl Census {
     }
 }
 
-fn is_credential(name: &HeaderName) -> bool {
-    *name == AUTHORIZATION || name.as_str() == "api-key"
-}
-
 fn credential(key: &Key, guest: Option<&Digest>, identity: &[(HeaderName, HeaderValue)]) -> Digest {
     let mut hasher = key.hasher("credential");
     if let Some(guest) = guest {
         hasher.field(guest.as_bytes());
     }
-    for (_, value) in identity.iter().filter(|(name, _)| is_credential(name)) {
+    for (_, value) in identity.iter().filter(|(name, _)| is_credential(name.as_str())) {
         hasher.field(value.as_bytes());
     }
     hasher.finish()
@@ -94,6 +92,8 @@ fn credential(key: &Key, guest: Option<&Digest>, identity: &[(HeaderName, Header
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::AUTHORIZATION;
+
     use super::*;
 
     fn note(census: &Census, headers: &[(&'static str, String)]) -> Option<String> {
@@ -157,6 +157,16 @@ mod tests {
         }
         assert_eq!((seen(0), seen(1)), (None, Some((1, 1))));
         assert_eq!(census.0.lock().expect("it is whole").len(), CREDENTIALS.get());
+    }
+
+    #[test]
+    fn what_says_who_is_asking_is_never_named() {
+        for name in ["x-api-key", "api-key", "openai-organization", "chatgpt-account-id", "cookie"] {
+            let census = Census::new();
+            for n in 0..=4 * SCOPES {
+                assert_eq!(note(&census, &[(name, n.to_string()), ("x-app", "a".into())]), None, "{name}");
+            }
+        }
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Problem {
 impl From<&UploadError> for Problem {
     fn from(error: &UploadError) -> Self {
         let (status, code, message) = match error {
+            UploadError::NoRoom => return Self::overloaded("bytes of request bodies at once", 1),
             UploadError::Corrupt(coding) => (
                 StatusCode::BAD_REQUEST,
                 "tailwire_corrupt_body",

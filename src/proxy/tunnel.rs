@@ -36,7 +36,8 @@ pub fn asked(request: &Request<Incoming>) -> bool {
 }
 
 /// Opens the tunnel. A refusal goes down as the upstream said it; without an answer the client gets our 502 or 504.
-/// The tunnel keeps its connection's place, has no time limit, and ends when either side closes or a drain begins.
+/// The tunnel keeps its connection's place and ends when either side closes, when a drain begins, or when the client takes
+/// nothing of what waits for it for `timeouts.stalled_client`; it may be silent for as long as it likes.
 pub async fn open(dialer: &Dialer, upstream: &Upstream, mut request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let target = upstream.target(path);

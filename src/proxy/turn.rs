@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request as HttpRequest, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::{self, Body};
-use crate::downstream::room::{Claim, Claiming};
+use crate::downstream::room::Claim;
 use crate::downstream::upload::{self, Upload};
 use crate::proto::core::{Placement, Plan, Ticket, Wish};
 use crate::proto::dialect::Dialect;
+use crate::proto::digest::Digest;
 use crate::proto::fault::Fault;
 use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
@@ -30,9 +31,6 @@ use crate::upstream::pool::Account;
 /// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
 const PARSE_INLINE: usize = 1 << 20;
 
-/// Bytes of room for each byte of an encoded body until it is decoded: itself and the usual fivefold.
-const DECODED: usize = 6;
-
 /// Answers `POST /v1/responses`, or with `chat` `POST /v1/chat/completions`.
 pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat: bool) -> Response<Body> {
     // Before the body is read: it is the bodies that take the room.
@@ -40,15 +38,10 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat
         return Problem::overloaded("turns at once", 1).response();
     };
     let (parts, body) = request.into_parts();
-    let factor = if parts.headers.contains_key(CONTENT_ENCODING) { DECODED } else { 1 };
-    let mut body = Claiming::new(body, &proxy.bodies, factor);
-    let received = upload::receive(&parts.headers, &mut body, &proxy.upload_limits()).await;
-    let refused = body.is_refused();
-    let mut claim = body.claimed();
-    let upload = match received {
-        Ok(upload) if claim.set(upload.weight()) => upload,
-        Err(error) if !refused => return Problem::from(&error).response(),
-        _ => return Problem::overloaded("bytes of request bodies at once", 1).response(),
+    let received = upload::receive(&parts.headers, body, &proxy.bodies, &proxy.upload_limits()).await;
+    let (upload, claim) = match received {
+        Ok(received) => received,
+        Err(error) => return Problem::from(&error).response(),
     };
     let account = proxy.account(&parts.headers, &parts.extensions);
     let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit, chat };
@@ -84,7 +77,7 @@ impl Turn {
             return Err(Reason::NotUnderstood);
         }
         let Some(body) = self.upload.body.clone() else { return Err(Reason::NotUnderstood) };
-        let (proxy, account) = (self.proxy.clone(), self.account.clone());
+        let (proxy, account) = (self.proxy.clone(), self.account.digest);
         let (large, chat) = (body.len() > PARSE_INLINE, self.chat);
         let parse = move || {
             let (body, dialect) =
@@ -205,13 +198,13 @@ impl Turn {
 }
 
 /// Parses by what is known of this client; the long way if that shortcut leads nowhere, for the same answer.
-fn parse(proxy: &Proxy, account: &Account, body: &Bytes) -> Result<Request, Reason> {
-    let known = proxy.pool.prefixes(&account.digest);
-    let request = Request::parse(&proxy.key, &account.digest, body.clone(), &known)?;
+fn parse(proxy: &Proxy, account: &Digest, body: &Bytes) -> Result<Request, Reason> {
+    let known = proxy.pool.prefixes(account);
+    let request = Request::parse(&proxy.key, account, body.clone(), &known)?;
     request.prepare(&proxy.key);
     let shortcut = request.chain.as_ref().is_some_and(|chain| chain.first > 0);
     if shortcut && !proxy.pool.recognises(&proxy.key, &request) {
-        return Request::parse(&proxy.key, &account.digest, body.clone(), &[]);
+        return Request::parse(&proxy.key, account, body.clone(), &[]);
     }
     Ok(request)
 }

@@ -63,6 +63,9 @@ pub enum ConnectError {
     /// The time budget ran out.
     #[error("it took too long {0}")]
     Timeout(Phase),
+    /// The pool closes: nobody waits for it any more.
+    #[error("tailwire is stopping")]
+    Stopping,
     /// The server answered with another status than 101.
     #[error("it refused the WebSocket with status {}", .0.status)]
     Refused(Box<Refusal>),

@@ -1,5 +1,8 @@
 //! The pooled HTTP client: fallback turns and everything that passes through. Bodies stream both ways, unbounded.
 //! It never repeats a request that may have reached the provider, follows no redirect, decodes nothing.
+//!
+//! HTTP/1.1 only: on one HTTP/2 connection all requests would share its window and its number of streams, and a client
+//! that stops reading would hold up the others.
 
 use std::time::Duration;
 
@@ -40,35 +43,33 @@ pub enum SendError {
 }
 
 impl Client {
-    /// A client with the default bound on connecting: 10 s for DNS, TCP and TLS together. Once connected, a
-    /// provider may take as long as it likes to answer.
+    /// A client with the default bound on connecting, 10 s.
     #[must_use]
     pub fn new(tls: &Tls) -> Self {
+        Self::within(tls, DIAL_TIMEOUT)
+    }
+
+    /// A client with this bound on connecting: DNS, TCP and TLS together. Once connected, a provider may take as long as it
+    /// likes to answer.
+    #[must_use]
+    pub fn within(tls: &Tls, connect_timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEPALIVE));
         // Shared out between a name's addresses, so that a silent one cannot eat the whole budget.
-        tcp.set_connect_timeout(Some(DIAL_TIMEOUT));
+        tcp.set_connect_timeout(Some(connect_timeout));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls.pooled())
             .https_or_http()
-            .enable_all_versions()
+            .enable_http1()
             .wrap_connector(tcp);
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
-            .http2_keep_alive_interval(H2_PING)
-            .http2_keep_alive_timeout(H2_PING)
             .build(connector);
-        Self { pool, connect_timeout: DIAL_TIMEOUT }
-    }
-
-    /// Another bound on connecting.
-    #[must_use]
-    pub fn with_connect_timeout(self, connect_timeout: Duration) -> Self {
-        Self { connect_timeout, ..self }
+        Self { pool, connect_timeout }
     }
 
     /// Sends a request with an absolute address and returns its response as soon as that begins. The client repeats
@@ -102,4 +103,3 @@ impl Client {
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Shorter than servers keep idle connections, so that a request rarely meets one being closed.
 const POOL_IDLE: Duration = Duration::from_secs(30);
-const H2_PING: Duration = Duration::from_secs(20);

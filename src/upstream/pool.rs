@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::header::HeaderName;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::proto::core::{Core, Placement, Ticket, Wish};
 use crate::proto::digest::{Digest, Key};
@@ -68,6 +68,7 @@ pub struct Pool {
     bounds: Bounds,
     buffered: Arc<AtomicUsize>,
     idle: Notify,
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -94,6 +95,7 @@ impl Pool {
             bounds,
             buffered: Arc::default(),
             idle: Notify::new(),
+            closing: watch::Sender::new(false),
         })
     }
 
@@ -230,8 +232,9 @@ impl Pool {
         self.buffered.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Closes every socket once its turns are over, and waits for that.
+    /// Closes every socket once its turns are over, and waits for that; handshakes under way are given up.
     pub async fn close(&self) {
+        self.closing.send_replace(true);
         self.core().retire_all();
         let ids: Vec<ConnectionId> = self.links().keys().copied().collect();
         for id in ids {
@@ -258,7 +261,11 @@ impl Pool {
     async fn dial(&self, headers: &HeaderMap) -> Result<Opened, ConnectError> {
         let few = self.sockets() <= FEW_SOCKETS;
         let offer = self.offer.unwrap_or(if few { Compression::Takeover } else { Compression::Pooled });
-        self.dialer.open(&self.target, headers, offer).await
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            opened = self.dialer.open(&self.target, headers, offer) => opened,
+            _ = closing.wait_for(|closing| *closing) => Err(ConnectError::Stopping),
+        }
     }
 }
 
@@ -287,8 +294,13 @@ mod tests {
     use crate::upstream::tls::Tls;
 
     fn pool(limits: Limits) -> Arc<Pool> {
+        pool_of("127.0.0.1:9", limits)
+    }
+
+    fn pool_of(upstream: &str, limits: Limits) -> Arc<Pool> {
         let dialer = Dialer::new(Tls::new(&[]).expect("a trust store"));
-        let target = Upstream::parse("http://127.0.0.1:9/v1").expect("an address").target("/v1/responses");
+        let upstream = Upstream::parse(&format!("http://{upstream}/v1")).expect("an address");
+        let target = upstream.target("/v1/responses");
         let core = Core::new(Key::new([1; 32]), limits, false, 1 << 20);
         Pool::new(core, (dialer, target), None, Bounds { lag: 1, turn: 1, all: 1, turns: 1 }, Arc::default())
     }
@@ -311,5 +323,29 @@ mod tests {
             assert!(died.is_err_and(|error| error.is_panic()));
             assert_eq!((pool.sockets(), pool.links().len()), (0, 0), "nothing of it is left");
         }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_hangs_does_not_hold_up_the_end() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = silent.local_addr().expect("an address").to_string();
+        let pool = pool_of(&address, Limits::default());
+        let digest = pool.key().hasher("account").finish();
+        let body = r#"{"model":"m","store":false,"input":[{"role":"user","content":"a"}]}"#;
+        let request = Request::parse(&pool.key(), &digest, body.into(), &[]).expect("a request");
+        let account = Account { digest, handshake: HeaderMap::new(), split_by: None };
+        let Placement::Wire(ticket) = pool.begin(&account, &request, &Wish::default()) else {
+            panic!("a socket")
+        };
+        let mut inbox = pool.submit(&ticket, Bytes::new());
+        let _connection = silent.accept().await.expect("a handshake begins");
+        let soon = Duration::from_secs(5);
+        tokio::time::timeout(soon, pool.close()).await.expect("at once, not after the time for a handshake");
+        assert_eq!((pool.sockets(), pool.links().len()), (0, 0));
+        let heard = inbox.next().await;
+        assert!(
+            matches!(heard, inbox::Message::Fault(Fault::Connect)),
+            "whoever waited hears of it: {heard:?}"
+        );
     }
 }

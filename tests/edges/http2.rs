@@ -291,6 +291,25 @@ async fn an_idle_connection_is_told_to_go() {
     while peer.hear().await.is_some() {}
 }
 
+/// Its window is shut, so no word on the stream itself would be heard; but nothing else keeps the connection.
+#[tokio::test]
+async fn a_connection_whose_only_stream_is_not_read_is_let_go() {
+    let large =
+        [b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".to_vec(), vec![b'x'; 1_000_000]].concat();
+    let upstream = Recorder::answering(large).await;
+    let proxy = proxy(&upstream, |settings| {
+        settings.timeouts.stalled_client = Duration::from_millis(300);
+        settings.timeouts.header = Duration::from_millis(300);
+    })
+    .await;
+    let mut peer = Peer::to(proxy.addr).await;
+    let headers: [(&str, &[u8]); 4] =
+        [(":method", b"GET"), (":scheme", b"http"), (":path", b"/v1/files/f/content"), (":authority", b"t")];
+    peer.ask(1, END_STREAM, &headers).await;
+    upstream.wait(|heard| heard.ends_with("<end>")).await;
+    assert_eq!(peer.outcome(1).await, Err(u32::MAX), "the connection ended, and the answer had not");
+}
+
 #[tokio::test]
 async fn a_drain_says_goaway_and_lets_streams_end() {
     let world = World::plain().await;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -46,8 +46,13 @@ impl Authority {
 
     /// A certificate and its key, as PEM; valid until the year `until`.
     fn issue(&self, until: i32) -> (String, String) {
+        self.issue_from(date_time_ymd(2020, 1, 1).into(), until)
+    }
+
+    /// The same, valid from then.
+    fn issue_from(&self, from: SystemTime, until: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_before = from.into();
         params.not_after = date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.0).unwrap();
@@ -186,6 +191,19 @@ async fn a_new_certificate_is_for_new_clients() {
     write(&world.folder, next);
     until("the new certificate", || async { world.shown().await == expected }).await;
     assert_answered(old.send_request(world.request()).await.unwrap()).await;
+}
+
+/// Renewed ahead of its time: it is looked at again without another change of its file.
+#[tokio::test]
+async fn a_certificate_whose_time_has_not_come_is_taken_when_it_has() {
+    let world = World::start(|settings| settings.timeouts.file_check = Duration::from_millis(5)).await;
+    let before = world.shown().await;
+    // In whole seconds: between one and two from now.
+    let next = world.authority.issue_from(SystemTime::now() + Duration::from_secs(2), FAR);
+    let expected = der(&next.0);
+    write(&world.folder, next);
+    assert_eq!(world.shown().await, before);
+    until("its time", || async { world.shown().await == expected }).await;
 }
 
 #[tokio::test]

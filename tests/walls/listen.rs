@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use tailwire::downstream::body::{Body, empty, full};
 use tailwire::downstream::listen::{Connection, Limits, Stage};
+use tailwire::downstream::room::Room;
 use tailwire::downstream::upload::{self, UploadLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -186,9 +187,10 @@ async fn what_outlives_the_grace_is_cut() {
 async fn uploads_are_taken_from_the_wire() {
     let limits = UploadLimits { bytes: 1000, idle: Duration::from_millis(500), ..UploadLimits::default() };
     let server = running(Limits::default(), move |request: Request<Incoming>| async move {
-        let (parts, mut body) = request.into_parts();
-        Response::new(full(match upload::receive(&parts.headers, &mut body, &limits).await {
-            Ok(upload) => format!("{} {}", upload.raw.len(), upload.body.unwrap().len()),
+        let (parts, body) = request.into_parts();
+        let room = Room::new(1 << 20);
+        Response::new(full(match upload::receive(&parts.headers, body, &room, &limits).await {
+            Ok((upload, _)) => format!("{} {}", upload.raw.len(), upload.body.unwrap().len()),
             Err(error) => format!("{error:?}"),
         }))
     })

@@ -27,6 +27,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Folder, bind};
 
+/// Bytes of a download, more than any buffer on the way.
+const LARGE: usize = 2 << 20;
+
 /// A server whose certificate names `name`; its authority is written to `folder`. It serves HTTP, or takes a
 /// WebSocket if it is asked for one.
 async fn server(name: &str, folder: &Folder) -> SocketAddr {
@@ -51,13 +54,17 @@ async fn server(name: &str, folder: &Folder) -> SocketAddr {
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                // The pooled client names none.
                 if protocol.as_deref() == Some(b"http/1.1") {
                     drop(tokio_tungstenite::accept_async(stream).await);
                     return;
                 }
                 let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                    let version = format!("{:?}", request.version());
-                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(version))))
+                    let body = match request.uri().path() {
+                        "/v1/large" => vec![b'x'; LARGE],
+                        _ => format!("{:?}", request.version()).into_bytes(),
+                    };
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(body))))
                 });
                 let _ = auto::Builder::new(TokioExecutor::new())
                     .serve_connection(TokioIo::new(stream), service)
@@ -93,8 +100,30 @@ async fn f45_a_private_authority_is_trusted_by_file() {
     let tls = Tls::new(&[folder.0.join("authority.pem")]).unwrap();
     let (opened, sent) = ask(&tls, address).await;
     opened.unwrap();
-    // The pooled client negotiates HTTP/2, the socket HTTP/1.1 from the same server.
-    assert_eq!(sent.unwrap(), "HTTP/2.0");
+    assert_eq!(sent.unwrap(), "HTTP/1.1", "though the server has HTTP/2");
+}
+
+/// With HTTP/2 they would have one window between them.
+#[tokio::test]
+async fn downloads_that_nobody_reads_hold_up_nobody_else() {
+    let folder = Folder::new("downloads");
+    let address = server("localhost", &folder).await;
+    let client = Client::new(&Tls::new(&[folder.0.join("authority.pem")]).unwrap());
+    let ask = async |path: &str| {
+        let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+        let uri = format!("https://localhost:{}{path}", address.port());
+        client.send(Request::get(uri).body(body).unwrap()).await.unwrap()
+    };
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        stalled.push(ask("/v1/large").await);
+    }
+    let answer = async { ask("/v1/models").await.into_body().collect().await.unwrap().to_bytes() };
+    let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.expect("it is held up");
+    assert_eq!(answer, "HTTP/1.1");
+    for response in stalled {
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), LARGE);
+    }
 }
 
 #[tokio::test]
@@ -116,7 +145,7 @@ async fn strangers_and_wrong_names_are_refused() {
 #[tokio::test]
 async fn a_handshake_that_stalls_is_timed() {
     let (_listener, address) = bind().await;
-    let client = Client::new(&Tls::new(&[]).unwrap()).with_connect_timeout(Duration::from_millis(50));
+    let client = Client::within(&Tls::new(&[]).unwrap(), Duration::from_millis(50));
     let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
     let request = Request::get(format!("https://{address}/v1/models")).body(body).unwrap();
     assert!(matches!(client.send(request).await, Err(SendError::Timeout(_))));
