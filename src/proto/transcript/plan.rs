@@ -164,6 +164,8 @@ mod tests {
             ClientAnchor,
             Mode,
             Profile,
+            ChatOnly,
+            Refused,
             NoSocket,
             Busy,
         ];
