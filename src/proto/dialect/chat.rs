@@ -5,6 +5,8 @@
 //! `/chat/completions` as it came (decisions 5.4). Reasoning never comes down: Chat has no place for it. It stays upstream, and
 //! the model keeps it between calls.
 
+use std::borrow::Cow;
+
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::dialect::chat::stream::Chunks;
 use crate::proto::dialect::responses::Restorer;
@@ -13,6 +15,7 @@ use crate::proto::wire::event::{Event, ProviderError};
 use crate::proto::wire::object::Fields;
 
 pub mod collect;
+mod letters;
 mod message;
 mod part;
 pub mod reply;
@@ -60,12 +63,12 @@ impl Completion {
     /// The whole reply, made of the last event.
     pub fn body(&self, event: &Event) -> Option<String> {
         let response = self.restorer.body(event)?;
-        let output = Fields::read(&response).ok()?.value("output").unwrap_or("[]").to_owned();
-        Some(collect::body(&response, &output, self.framing))
+        let output = Fields::read(&response).ok()?.value("output").unwrap_or("[]");
+        Some(collect::body(&response, output, self.framing))
     }
 
     /// See [`Restorer::output`].
-    pub fn output(&self, event: &Event) -> Option<String> {
+    pub fn output<'a>(&self, event: &'a Event) -> Option<Cow<'a, str>> {
         self.restorer.output(event)
     }
 
