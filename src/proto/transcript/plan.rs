@@ -76,7 +76,8 @@ pub enum Reason {
     Profile,
     /// The model is spoken to over its own Chat API: by the settings, or because the provider said so.
     ChatOnly,
-    /// The provider refused what a chat request was translated to; its own Chat API is to answer.
+    /// The provider refused what a chat request was translated to, now or earlier in its conversation; its own Chat API is to
+    /// answer.
     Refused,
     /// The provider does not serve sockets, or refused one a moment ago.
     NoSocket,
