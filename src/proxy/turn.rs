@@ -108,6 +108,10 @@ impl Turn {
         };
         let (request, dialect, conversation) = parsed?;
         self.conversation = conversation;
+        // A translation stands beside what it was made of. The turn as it came is in here already, and has its room.
+        if chat && !self.claim.set(self.upload.weight() + request.len()) {
+            return Err(Reason::TooLarge);
+        }
         if request.chain.is_none() {
             return Err(Reason::Undigestable);
         }
@@ -206,7 +210,8 @@ impl Turn {
     /// The client's own bytes over HTTP.
     async fn fall_back(self, reason: &Reason, spent: Spent) -> Response<Body> {
         let told = Told::http(reason, self.upload.raw.len(), spent);
-        let Self { proxy, parts, upload, claim, permit, conversation, .. } = self;
+        let Self { proxy, parts, upload, mut claim, permit, conversation, .. } = self;
+        claim.set(upload.weight());
         let raw = upload.raw;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);

@@ -3,7 +3,8 @@
 
 use hyper::Method;
 use serde_json::{Value, json};
-use tailwire::config::Chat;
+use tailwire::config::{Chat, Settings};
+use tailwire::sim::ledger::Outcome;
 use tailwire::sim::script::Limits;
 use tailwire::sim::{Fault, Mishap, Moment, Transport};
 
@@ -203,6 +204,44 @@ async fn a_conversation_whose_translation_is_refused_goes_native_from_then_on() 
     let other = world.proxied().with("authorization", "Bearer sk-planted-b");
     assert_eq!(ask(&other, &body(&[&first])).await.told().plan, "full");
     assert_eq!(world.proxy.metrics().reasons.value("refused"), 3);
+    world.assert_lawful();
+}
+
+#[tokio::test]
+async fn f59_a_translated_request_counts_with_what_it_becomes() {
+    const KIB: usize = 1 << 10;
+    let tune = |settings: &mut Settings| {
+        settings.limits.body = 200 * KIB;
+        settings.limits.all_bodies = 350 * KIB;
+    };
+    let world = World::start(tune, |_| ()).await;
+    world.slow();
+    let send = |name: &str| {
+        let content = format!("{name} [sim text=400] {}", "x".repeat(100 * KIB));
+        let body = json!({"model": "gpt-sim", "messages": [{"role": "user", "content": content}]});
+        let client = world.proxied();
+        tokio::spawn(async move { ask(&client, &body).await })
+    };
+    let running = async |turns: usize| {
+        assert!(
+            world.ledger().wait(|book| book.count(Outcome::Running) == turns).await,
+            "{turns} are under way"
+        );
+    };
+    let first = send("one");
+    running(1).await;
+    let held = world.proxy.bodies();
+    assert!((200 * KIB..205 * KIB).contains(&held), "itself and its translation: {held}");
+    // There is room for the body, and none for its translation.
+    let second = send("two");
+    running(2).await;
+    let held = world.proxy.bodies();
+    assert!((300 * KIB..305 * KIB).contains(&held), "as it came: {held}");
+    world.fast();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.status.as_u16(), first.told().plan()), (200, ("full", "first-turn")));
+    assert_eq!((second.status.as_u16(), second.told().plan()), (200, ("http", "too-large")));
+    assert_eq!(world.proxy.bodies(), 0);
     world.assert_lawful();
 }
 

@@ -57,7 +57,7 @@ pub enum Reason {
     /// A step of recovery: the socket was lost under the turn.
     Recovered,
     // ---- http: the client's own bytes
-    /// Larger than a frame may be.
+    /// Larger than a frame may be; or a chat request for whose translation there is no room.
     TooLarge,
     /// Not a JSON object in UTF-8, or no `input` in it; the provider answers.
     NotUnderstood,
