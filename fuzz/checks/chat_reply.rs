@@ -229,7 +229,7 @@ impl Said {
             }
             let said = ["function", "custom"].iter().find_map(|kind| call.value(kind)).expect("its kind");
             let said = Fields::read(said).expect("an object");
-            let said = said.value("arguments").or(said.value("input")).unwrap_or_default();
+            let said = said.value("arguments").or_else(|| said.value("input")).unwrap_or_default();
             self.calls[index].1.extend(units(said));
         }
     }

@@ -11,6 +11,7 @@ use crate::proto::dialect::chat::request::Framing;
 use crate::proto::dialect::chat::stream::Chunks;
 use crate::proto::dialect::responses::Restorer;
 use crate::proto::fault::Fault;
+use crate::proto::transcript::plan::Reason;
 use crate::proto::wire::event::{Event, ProviderError};
 use crate::proto::wire::object::Fields;
 
@@ -76,6 +77,11 @@ impl Completion {
     pub fn is_incomplete(&self) -> bool {
         self.restorer.is_incomplete()
     }
+}
+
+/// Nothing is there but what is known: an unknown field might matter.
+fn only(fields: &Fields<'_>, known: &[&str], reason: Reason) -> Result<(), Reason> {
+    if fields.beyond(known).is_none() { Ok(()) } else { Err(reason) }
 }
 
 #[cfg(test)]

@@ -281,7 +281,7 @@ impl Chunks {
         let spans = json::elements(content).unwrap_or_default();
         let says = |number: usize| {
             let part = Fields::read(&content[spans.get(number)?.clone()]).ok()?;
-            Some(length(letters(part.value("text").or(part.value("refusal")))).units)
+            Some(length(letters(part.value("text").or_else(|| part.value("refusal")))).units)
         };
         let mut shown = self.parts.range((index, 0)..=(index, u64::MAX));
         shown.all(|((_, number), (shown, _))| {
