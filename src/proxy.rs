@@ -24,7 +24,7 @@ use crate::upstream::origin::Upstream;
 use crate::upstream::pool::{Account, Pool};
 use admission::{Admission, Guest};
 use census::Census;
-use chat::ChatModels;
+use chat::{ChatModels, Refused};
 use reply::Problem;
 
 pub mod admission;
@@ -50,6 +50,7 @@ pub struct Proxy {
     key: Key,
     census: Census,
     chat_models: ChatModels,
+    refused: Refused,
     admission: Admission,
     turns: Arc<Semaphore>,
     bodies: Arc<Room>,
@@ -93,6 +94,7 @@ impl Proxy {
             key,
             census,
             chat_models,
+            refused: Refused::new(),
             admission,
             turns,
             bodies,

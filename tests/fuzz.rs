@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/checks/canonical.rs"]
 mod canonical;
+#[path = "../fuzz/checks/chat_reply.rs"]
+mod chat_reply;
 #[path = "../fuzz/checks/frame_parse.rs"]
 mod frame_parse;
 #[path = "../fuzz/checks/lane_ops.rs"]
@@ -19,6 +21,11 @@ use std::path::Path;
 #[test]
 fn canonical_form() {
     replay("canonical", 2000, canonical::check);
+}
+
+#[test]
+fn chat_replies() {
+    replay("chat_reply", 3000, chat_reply::check);
 }
 
 #[test]

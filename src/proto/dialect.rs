@@ -2,6 +2,8 @@
 //!
 //! A dialect is chosen by the path of a request; from there on a turn is the same in all of them.
 
+use std::borrow::Cow;
+
 use crate::proto::dialect::chat::Completion;
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::dialect::responses::Restorer;
@@ -94,7 +96,7 @@ impl Reply {
     }
 
     /// The last event's `output` as it was told.
-    pub fn output(&self, event: &Event) -> Option<String> {
+    pub fn output<'a>(&self, event: &'a Event) -> Option<Cow<'a, str>> {
         match self {
             Self::Responses(restorer) => restorer.output(event),
             Self::Chat(completion) => completion.output(event),

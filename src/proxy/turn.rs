@@ -3,6 +3,7 @@
 //! Control flow only. Where a turn goes is `proto::core`'s to say, what a fault leads to `proto::session::recovery`'s.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -22,10 +23,11 @@ use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::ErrorClass;
+use crate::proxy::chat::{self, Translation};
 use crate::proxy::plan::{Spent, Told};
 use crate::proxy::relay::{Answer, Try};
 use crate::proxy::reply::{self, Problem};
-use crate::proxy::{Proxy, chat, passthrough};
+use crate::proxy::{Proxy, passthrough};
 use crate::upstream::pool::Account;
 
 /// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
@@ -44,7 +46,8 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat
         Err(error) => return Problem::from(&error).response(),
     };
     let account = proxy.account(&parts.headers, &parts.extensions);
-    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit, chat };
+    let mut turn =
+        Turn { proxy: proxy.clone(), parts, upload, claim, account, permit, chat, conversation: None };
     match turn.read().await {
         Ok((request, dialect)) => turn.live(Arc::new(request), dialect).await,
         Err(reason) => turn.fall_back(&reason, Spent::default()).await,
@@ -62,11 +65,13 @@ struct Turn {
     permit: OwnedSemaphorePermit,
     /// It came as a chat request.
     chat: bool,
+    /// Whose turn it is, if it was translated.
+    conversation: Option<Digest>,
 }
 
 impl Turn {
     /// The request and what its client speaks, or why it goes over HTTP as it came.
-    async fn read(&self) -> Result<(Request, Dialect), Reason> {
+    async fn read(&mut self) -> Result<(Request, Dialect), Reason> {
         if asks_for_http(&self.parts.headers) {
             return Err(Reason::Mode);
         }
@@ -80,9 +85,12 @@ impl Turn {
         let (proxy, account) = (self.proxy.clone(), self.account.digest);
         let (large, chat) = (body.len() > PARSE_INLINE, self.chat);
         let parse = move || {
-            let (body, dialect) =
-                if chat { chat::translate(&proxy, &body)? } else { (body, Dialect::Responses) };
-            Ok((parse(&proxy, &account, &body)?, dialect))
+            if !chat {
+                return Ok((parse(&proxy, &account, &body)?, Dialect::Responses, None));
+            }
+            let Translation { body, dialect, conversation } =
+                chat::translate(&proxy, &account.digest, &body)?;
+            Ok((parse(&proxy, &account, &body)?, dialect, Some(conversation)))
         };
         let parsed = if large {
             // A panic in there is a defect; the provider still gets the client's bytes.
@@ -90,7 +98,12 @@ impl Turn {
         } else {
             parse()
         };
-        let (request, dialect) = parsed?;
+        let (request, dialect, conversation) = parsed?;
+        self.conversation = conversation;
+        // A translation stands beside what it was made of. The turn as it came is in here already, and has its room.
+        if chat && !self.claim.set(self.upload.weight() + request.len()) {
+            return Err(Reason::TooLarge);
+        }
         if request.chain.is_none() {
             return Err(Reason::Undigestable);
         }
@@ -186,12 +199,19 @@ impl Turn {
     /// The client's own bytes over HTTP.
     async fn fall_back(self, reason: &Reason, spent: Spent) -> Response<Body> {
         let told = Told::http(reason, self.upload.raw.len(), spent);
-        let Self { proxy, parts, upload: Upload { raw, .. }, claim, permit, .. } = self;
+        let Self { proxy, parts, upload, mut claim, permit, conversation, .. } = self;
+        claim.set(upload.weight());
+        let raw = upload.raw;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);
         let sent = passthrough::resend(client, upstream, parts.method, path, &parts.headers, raw).await;
         drop(claim);
         let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
+        if let Some(conversation) = conversation.filter(|_| *reason == Reason::Refused)
+            && response.status().is_success()
+        {
+            proxy.refused.note(conversation, Instant::now());
+        }
         told.tell(&proxy, response.headers_mut());
         response.map(|answer| body::keeping(answer, permit))
     }

@@ -137,13 +137,15 @@ fn translated_turns_equal_the_table_and_nothing_else_is_recognised() {
         }
         let (requests, recognised) = totals[&*capture.name];
         assert_eq!(slow.len(), requests, "{}", capture.name);
-        assert!(native == requests || row.visible >= recognised, "{}: {}", capture.name, row.visible);
-        assert!(native == 0 || native == requests, "{}: all or nothing", capture.name);
+        assert!(row.visible + native >= recognised, "{}: {}", capture.name, row.visible);
+        let translated = slow.iter().take_while(|(_, seen)| *seen != Seen::Native).count();
+        assert_eq!(translated + native, requests, "{}: once native, native to the end", capture.name);
         assert_eq!(row.exact, 0, "{}: its reasoning cannot have come back", capture.name);
         rows += 1;
-        if native == 0 {
+        if translated > 0 {
             row.print(&capture.name);
-        } else {
+        }
+        if native > 0 {
             println!("| {} | {native} | – | – | – | native: not translated | – | – |", capture.name);
         }
     }
@@ -157,8 +159,9 @@ fn what_stays_native_has_a_named_reason() {
     for capture in &captures {
         for turn in capture.turns.iter().filter(|turn| turn.is_chat()) {
             if let Err(reason) = translated(turn) {
-                assert_eq!(reason, Reason::Field("name"), "{} turn {}", capture.name, turn.n);
-                named += 1;
+                let known = [Reason::Field("name"), Reason::Field("reasoning_content")];
+                assert!(known.contains(&reason), "{} turn {}: {reason}", capture.name, turn.n);
+                named += usize::from(reason == known[0]);
             }
         }
     }

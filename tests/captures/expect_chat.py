@@ -29,8 +29,9 @@ class Turn:
             return
         body = json.loads(stored(head, "request.json"))
         self.messages = body["messages"]
-        # A name has no counterpart.
-        self.native = any(m.get("name") is not None for m in self.messages)
+        # Neither a name nor the model's thoughts have a counterpart.
+        without = ("name", "reasoning_content", "reasoning", "reasoning_details")
+        self.native = any(m.get(k) not in (None, "", []) for m in self.messages for k in without)
         headers = sorted((k.lower(), v) for k, v in meta["headers"] if not PER_TURN.match(k.lower()))
         self.scope = (headers, [body.get(k) for k in SCOPE])
         self.answer = answer(head)

@@ -3,7 +3,8 @@
 
 use hyper::Method;
 use serde_json::{Value, json};
-use tailwire::config::Chat;
+use tailwire::config::{Chat, Settings};
+use tailwire::sim::ledger::Outcome;
 use tailwire::sim::script::Limits;
 use tailwire::sim::{Fault, Mishap, Moment, Transport};
 
@@ -176,8 +177,78 @@ async fn a_model_that_speaks_chat_only_is_found_out_once() {
 }
 
 #[tokio::test]
+async fn a_conversation_whose_translation_is_refused_goes_native_from_then_on() {
+    let refused = json!({"type": "error", "status": 400, "error": {"type": "invalid_request_error",
+        "code": "unsupported_parameter", "message": "No.", "param": "tools"}});
+    let world = World::plain().await;
+    let mishap = || Mishap::new(Moment::AfterSend, Fault::Error(refused.clone()));
+    let strike = || world.sim.provider.mishap(mishap());
+    let first = json!({"role": "user", "content": "one [sim text=20]"});
+    let body = |messages: &[&Value]| json!({"model": "gpt-sim", "messages": messages});
+    // Refused by both: the request is to blame, and nothing is learnt of its translation.
+    strike();
+    world.sim.provider.mishap(mishap().over_http());
+    let reply = ask(&world.proxied(), &body(&[&first])).await;
+    assert_eq!((reply.status.as_u16(), reply.told().plan()), (400, ("http", "refused")));
+    strike();
+    let reply = ask(&world.proxied(), &body(&[&first])).await;
+    let told = reply.told();
+    assert_eq!((reply.status.as_u16(), told.plan()), (200, ("http", "refused")));
+    assert!(told.sent > told.received, "in vain once: {told:?}");
+    let said = message(&reply);
+    let more = json!({"role": "user", "content": "two [sim text=20]"});
+    let told = ask(&world.proxied(), &body(&[&first, &said, &more])).await.told();
+    assert_eq!((told.plan(), told.sent), (("http", "refused"), told.received), "and not again");
+    // Other conversations, and other clients' of the same words, have not been refused.
+    assert_eq!(ask(&world.proxied(), &body(&[&more])).await.told().plan, "full");
+    let other = world.proxied().with("authorization", "Bearer sk-planted-b");
+    assert_eq!(ask(&other, &body(&[&first])).await.told().plan, "full");
+    assert_eq!(world.proxy.metrics().reasons.value("refused"), 3);
+    world.assert_lawful();
+}
+
+#[tokio::test]
+async fn f59_a_translated_request_counts_with_what_it_becomes() {
+    const KIB: usize = 1 << 10;
+    let tune = |settings: &mut Settings| {
+        settings.limits.body = 200 * KIB;
+        settings.limits.all_bodies = 350 * KIB;
+    };
+    let world = World::start(tune, |_| ()).await;
+    world.slow();
+    let send = |name: &str| {
+        let content = format!("{name} [sim text=400] {}", "x".repeat(100 * KIB));
+        let body = json!({"model": "gpt-sim", "messages": [{"role": "user", "content": content}]});
+        let client = world.proxied();
+        tokio::spawn(async move { ask(&client, &body).await })
+    };
+    let running = async |turns: usize| {
+        assert!(
+            world.ledger().wait(|book| book.count(Outcome::Running) == turns).await,
+            "{turns} are under way"
+        );
+    };
+    let first = send("one");
+    running(1).await;
+    let held = world.proxy.bodies();
+    assert!((200 * KIB..205 * KIB).contains(&held), "itself and its translation: {held}");
+    // There is room for the body, and none for its translation.
+    let second = send("two");
+    running(2).await;
+    let held = world.proxy.bodies();
+    assert!((300 * KIB..305 * KIB).contains(&held), "as it came: {held}");
+    world.fast();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.status.as_u16(), first.told().plan()), (200, ("full", "first-turn")));
+    assert_eq!((second.status.as_u16(), second.told().plan()), (200, ("http", "too-large")));
+    assert_eq!(world.proxy.bodies(), 0);
+    world.assert_lawful();
+}
+
+#[tokio::test]
 async fn failures_before_the_first_chunk_are_statuses_and_after_it_errors() {
-    let body = |stream: bool| json!({"model": "gpt-sim", "stream": stream, "messages": [{"role": "user", "content": "hi [sim text=60]"}]});
+    let asking = |stream: bool, hi: &str| json!({"model": "gpt-sim", "stream": stream, "messages": [{"role": "user", "content": format!("{hi} [sim text=60]")}]});
+    let body = |stream: bool| asking(stream, "hi");
     let limit = json!({"type": "error", "status": 429, "error": {"type": "requests", "code": "rate_limit_exceeded",
         "message": "Slow down.", "param": null}, "headers": {"retry-after": 3}});
     let invalid = json!({"type": "error", "status": 400, "error": {"type": "invalid_request_error",
@@ -205,7 +276,7 @@ async fn failures_before_the_first_chunk_are_statuses_and_after_it_errors() {
         }
         // Refused for what the translation made of it, perhaps: its own API is asked.
         strike(Moment::AfterSend, &Fault::Error(invalid.clone()));
-        let reply = ask(&world.proxied(), &body(stream)).await;
+        let reply = ask(&world.proxied(), &asking(stream, "well")).await;
         assert_eq!((reply.status.as_u16(), reply.told().plan()), (200, ("http", "refused")));
 
         strike(Moment::MidText, &Fault::Failed("server_error"));

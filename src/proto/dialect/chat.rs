@@ -5,14 +5,18 @@
 //! `/chat/completions` as it came (decisions 5.4). Reasoning never comes down: Chat has no place for it. It stays upstream, and
 //! the model keeps it between calls.
 
+use std::borrow::Cow;
+
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::dialect::chat::stream::Chunks;
 use crate::proto::dialect::responses::Restorer;
 use crate::proto::fault::Fault;
+use crate::proto::transcript::plan::Reason;
 use crate::proto::wire::event::{Event, ProviderError};
 use crate::proto::wire::object::Fields;
 
 pub mod collect;
+mod letters;
 mod message;
 mod part;
 pub mod reply;
@@ -60,12 +64,12 @@ impl Completion {
     /// The whole reply, made of the last event.
     pub fn body(&self, event: &Event) -> Option<String> {
         let response = self.restorer.body(event)?;
-        let output = Fields::read(&response).ok()?.value("output").unwrap_or("[]").to_owned();
-        Some(collect::body(&response, &output, self.framing))
+        let output = Fields::read(&response).ok()?.value("output").unwrap_or("[]");
+        Some(collect::body(&response, output, self.framing))
     }
 
     /// See [`Restorer::output`].
-    pub fn output(&self, event: &Event) -> Option<String> {
+    pub fn output<'a>(&self, event: &'a Event) -> Option<Cow<'a, str>> {
         self.restorer.output(event)
     }
 
@@ -73,6 +77,11 @@ impl Completion {
     pub fn is_incomplete(&self) -> bool {
         self.restorer.is_incomplete()
     }
+}
+
+/// Nothing is there but what is known: an unknown field might matter.
+fn only(fields: &Fields<'_>, known: &[&str], reason: Reason) -> Result<(), Reason> {
+    if fields.beyond(known).is_none() { Ok(()) } else { Err(reason) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //!
 //! Everything else passes as it came, known or not. Writes SSE or one JSON body; decides nothing about tries.
 
+use std::borrow::Cow;
+
 use crate::proto::dialect::setup::{Setup, Supplied};
 use crate::proto::fault::Fault;
 use crate::proto::wire::event::{Event, EventKind, ProviderError};
@@ -78,16 +80,16 @@ impl Restorer {
     }
 
     /// The terminal event's `output` as the client will see it.
-    pub fn output(&self, event: &Event) -> Option<String> {
+    pub fn output<'a>(&self, event: &'a Event) -> Option<Cow<'a, str>> {
         let response = event.value("response")?;
         let members = json::members(response).ok()?;
         let said = json::find(&members, "output").map(|member| &response[member.value.clone()]);
         match said {
             Some(output) if json::elements(output).is_ok_and(|items| !items.is_empty()) => {
-                Some(output.to_owned())
+                Some(output.into())
             }
             _ if self.is_incomplete() => None,
-            _ => Some(self.rebuilt()),
+            _ => Some(self.rebuilt().into()),
         }
     }
 
@@ -205,7 +207,7 @@ impl Restorer {
 }
 
 /// JSON without line breaks: a pretty-printed frame would break an SSE relay (protocol §2.2).
-fn one_line(text: &str) -> std::borrow::Cow<'_, str> {
+fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(['\n', '\r']) {
         return text.into();
     }

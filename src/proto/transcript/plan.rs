@@ -57,7 +57,7 @@ pub enum Reason {
     /// A step of recovery: the socket was lost under the turn.
     Recovered,
     // ---- http: the client's own bytes
-    /// Larger than a frame may be.
+    /// Larger than a frame may be; or a chat request for whose translation there is no room.
     TooLarge,
     /// Not a JSON object in UTF-8, or no `input` in it; the provider answers.
     NotUnderstood,
@@ -76,7 +76,8 @@ pub enum Reason {
     Profile,
     /// The model is spoken to over its own Chat API: by the settings, or because the provider said so.
     ChatOnly,
-    /// The provider refused what a chat request was translated to; its own Chat API is to answer.
+    /// The provider refused what a chat request was translated to, now or earlier in its conversation; its own Chat API is to
+    /// answer.
     Refused,
     /// The provider does not serve sockets, or refused one a moment ago.
     NoSocket,
@@ -164,6 +165,8 @@ mod tests {
             ClientAnchor,
             Mode,
             Profile,
+            ChatOnly,
+            Refused,
             NoSocket,
             Busy,
         ];

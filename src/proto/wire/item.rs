@@ -5,7 +5,8 @@
 //! words, where only what the model said counts ([`model_item`], `clients.md` A.4). Reasoning has keys of its own.
 
 use crate::proto::digest::{Digest, Hasher, Key};
-use crate::proto::wire::json::{self, JsonError, Member, Numbers};
+use crate::proto::wire::json::{self, JsonError, Numbers};
+use crate::proto::wire::object::Fields;
 
 /// Items whose `id` and `status` are the carrier's, not the content's. Every other type counts whole; so do those where
 /// the id names the call that is answered (`local_shell_call_output`), or the status is the result (outputs of
@@ -189,19 +190,14 @@ fn reasoning_key(mut hasher: Hasher, bytes: &[u8]) -> ReasoningKey {
 
 /// An item's members, looked up by name.
 struct View<'a> {
-    text: &'a str,
-    members: Vec<Member>,
+    fields: Fields<'a>,
     /// `type`, or what its absence means: a role makes a message, an id alone a reference (protocol §3.2).
     kind: String,
 }
 
 impl<'a> View<'a> {
     fn new(text: &'a str) -> Result<Self, JsonError> {
-        let members = json::members(text)?;
-        if json::has_duplicate(&members) {
-            return Err(JsonError::DuplicateKey);
-        }
-        let mut view = Self { text, members, kind: String::new() };
+        let mut view = Self { fields: Fields::read(text)?, kind: String::new() };
         view.kind = match view.string("type") {
             Some(kind) => kind,
             None if view.string("role").is_some() => "message".to_owned(),
@@ -211,23 +207,19 @@ impl<'a> View<'a> {
         Ok(view)
     }
 
-    /// The member's text; a null one is an absent one.
     fn value(&self, key: &str) -> Option<&'a str> {
-        let value = &self.text[json::find(&self.members, key)?.value.clone()];
-        (value != "null").then_some(value)
+        self.fields.value(key)
     }
 
     fn string(&self, key: &str) -> Option<String> {
-        json::string(self.value(key)?).map(std::borrow::Cow::into_owned)
+        self.fields.string(key).map(std::borrow::Cow::into_owned)
     }
 
     /// The members that are not null, by name.
     fn sorted(&self) -> impl Iterator<Item = (&str, &'a str)> {
-        let mut members: Vec<&Member> = self.members.iter().collect();
-        members.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let text = self.text;
-        let pairs = members.into_iter().map(move |member| (&*member.key, &text[member.value.clone()]));
-        pairs.filter(|(_, value)| *value != "null")
+        let mut members: Vec<(&str, &'a str)> = self.fields.iter().collect();
+        members.sort_unstable_by_key(|(name, _)| *name);
+        members.into_iter()
     }
 
     /// Old input: everything counts except key order, space, escapes, null members, and what merely carries the item.

@@ -136,6 +136,9 @@ How to read the tables:
 
 - *JSON*, *SSE*: what the client sees of the turn that is struck. \"The answer\" is the right one, as the provider's REST API would
   have given it to the same request.
+- The clients of the tables speak Responses. Chat Completions take the same rungs, with three differences: their streams end with an
+  error in Chat's own form, a failed response is an error to them, and what the provider refuses of a translated request before it
+  runs it goes to its Chat API as it came (`http; refused`, `http; chat-only`).
 - *Rung*: the last one taken; \"none\" if none was needed.
 - *`x-tailwire`*: plan and reason of the struck turn. \"As planned\" is what it would have been without the fault.
 - *Socket*: what becomes of the one on which it happened. Where it is lost, other conversations on it go in full with their next

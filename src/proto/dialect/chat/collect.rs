@@ -1,15 +1,18 @@
 //! A whole response as a whole chat reply, and as the one assistant message that its client will repeat (protocol §5.2).
 
+use crate::proto::dialect::chat::letters::{length, letters};
 use crate::proto::dialect::chat::reply::{self, Head};
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::wire::json;
-use crate::proto::wire::object::{Fields, Object, array, quoted};
+use crate::proto::wire::object::{Fields, Object, array};
 
 /// What a response says, as Chat says it.
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    /// The joined text of all messages; `None` if there was no text part.
+    /// The letters of all messages; `None` if there was no text part.
     text: Option<String>,
+    /// Its characters.
+    chars: u64,
     refusal: Option<String>,
     /// Calls as JSON, each in the form of the whole reply.
     calls: Vec<String>,
@@ -32,8 +35,7 @@ impl Message {
 
     fn item(&mut self, item: &str) {
         let Ok(fields) = Fields::read(item) else { return };
-        if fields.string("type").as_deref() == Some("message") {
-            let content = fields.value("content").unwrap_or("[]");
+        if let Some(content) = reply::message_content(&fields) {
             for span in json::elements(content).unwrap_or_default() {
                 self.part(&content[span]);
             }
@@ -57,8 +59,9 @@ impl Message {
         match fields.string("type").as_deref() {
             Some("output_text") => {
                 let text = self.text.get_or_insert_default();
-                let shift = text.chars().count() as u64;
-                text.push_str(&fields.string("text").unwrap_or_default());
+                let (said, shift) = (letters(fields.value("text")), self.chars);
+                text.push_str(said);
+                self.chars += length(said).chars;
                 let notes = fields.value("annotations").unwrap_or("[]");
                 for span in json::elements(notes).unwrap_or_default() {
                     self.annotations.extend(reply::annotation(&notes[span], shift));
@@ -67,7 +70,7 @@ impl Message {
             }
             Some("refusal") => {
                 let refusal = self.refusal.get_or_insert_default();
-                refusal.push_str(&fields.string("refusal").unwrap_or_default());
+                refusal.push_str(letters(fields.value("refusal")));
             }
             _ => {}
         }
@@ -82,10 +85,10 @@ impl Message {
     fn echo(&self) -> String {
         let mut parts = Vec::new();
         if let Some(text) = &self.text {
-            parts.push(Object::default().text("type", "output_text").text("text", text).finish());
+            parts.push(Object::default().text("type", "output_text").raw("text", &text_of(text)).finish());
         }
         if let Some(refusal) = &self.refusal {
-            parts.push(Object::default().text("type", "refusal").text("refusal", refusal).finish());
+            parts.push(Object::default().text("type", "refusal").raw("refusal", &text_of(refusal)).finish());
         }
         // Beside calls an empty text is none: clients leave it out.
         let silent = self.text.as_deref().unwrap_or_default().is_empty() && self.refusal.is_none();
@@ -108,14 +111,19 @@ impl Message {
         let mut message = Object::default();
         message
             .text("role", "assistant")
-            .raw("content", &text.map_or_else(null, quoted))
-            .raw("refusal", &self.refusal.as_deref().map_or_else(null, quoted))
+            .raw("content", &text.map_or_else(null, text_of))
+            .raw("refusal", &self.refusal.as_deref().map_or_else(null, text_of))
             .raw("annotations", &array(&self.annotations));
         if self.has_calls() {
             message.raw("tool_calls", &array(&self.calls));
         }
         message.finish()
     }
+}
+
+/// Letters as a JSON string.
+fn text_of(letters: &str) -> String {
+    format!("\"{letters}\"")
 }
 
 /// An output as its client will repeat it.

@@ -3,6 +3,7 @@
 //! One assistant message is a message item and an item for each of its calls, in that order. Fields that SDKs add when they
 //! repeat an answer, and that Chat itself does not read, are left out as Chat leaves them out.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::proto::dialect::chat::part;
@@ -13,7 +14,8 @@ use crate::proto::wire::object::{Fields, Object, array};
 /// The items of a history, as they are translated.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    items: Vec<String>,
+    /// One after another, with commas between them.
+    items: String,
     /// Ids of freeform calls: their results are another kind of item. As JSON.
     custom: HashSet<String>,
 }
@@ -35,9 +37,16 @@ impl Items {
         }
     }
 
-    /// The items as a JSON array.
+    /// The members of a JSON array.
     pub(super) fn finish(self) -> String {
-        array(&self.items)
+        self.items
+    }
+
+    fn add(&mut self, item: &str) {
+        if !self.items.is_empty() {
+            self.items.push(',');
+        }
+        self.items.push_str(item);
     }
 
     fn said(
@@ -55,16 +64,14 @@ impl Items {
     fn assistant(&mut self, message: &Fields<'_>) -> Result<(), Reason> {
         const READ: [&str; 4] = ["role", "content", "refusal", "tool_calls"];
         // Added by SDKs to what they repeat (`clients.md` A.4 rule 1); Chat's own request type has none of them.
-        const ADDED: [&str; 7] = [
-            "annotations",
-            "parsed",
-            "index",
-            "provider_specific_fields",
-            "reasoning_content",
-            "reasoning",
-            "reasoning_details",
-        ];
-        only(message, &[&READ[..], &ADDED[..]].concat())?;
+        const ADDED: [&str; 4] = ["annotations", "parsed", "index", "provider_specific_fields"];
+        // Where a provider's Chat API tells its reasoning, it also reads it again, and here it could not be said.
+        const THOUGHT: [&str; 3] = ["reasoning_content", "reasoning", "reasoning_details"];
+        let thought = |name: &&str| message.value(name).is_some_and(|value| !matches!(value, r#""""# | "[]"));
+        if let Some(name) = THOUGHT.into_iter().find(thought) {
+            return Err(Reason::Field(name));
+        }
+        only(message, &[&READ[..], &ADDED[..], &THOUGHT[..]].concat())?;
         let calls = message.value("tool_calls").unwrap_or("[]");
         let calls: Vec<&str> = json::elements(calls)
             .map_err(|_| Reason::Field("tool_calls"))?
@@ -73,7 +80,7 @@ impl Items {
             .collect();
         let content = content(message, part::assistant)?;
         let said = match (content, message.value("refusal")) {
-            (content, Some(refusal)) => Some(with_refusal(content, refusal)?),
+            (content, Some(refusal)) => Some(with_refusal(content, refusal)?.into()),
             // Beside calls nothing said and an empty text are the same.
             (Some(content), None) if content != r#""""# || calls.is_empty() => Some(content),
             _ => None,
@@ -90,7 +97,7 @@ impl Items {
     fn message(&mut self, role: &str, content: &str) {
         let mut item = Object::default();
         item.text("type", "message").text("role", role).raw("content", content);
-        self.items.push(item.finish());
+        self.add(&item.finish());
     }
 
     fn call(&mut self, call: &str) -> Result<(), Reason> {
@@ -120,7 +127,7 @@ impl Items {
             }
             _ => return Err(NAME),
         }
-        self.items.push(item.finish());
+        self.add(&item.finish());
         Ok(())
     }
 
@@ -133,24 +140,27 @@ impl Items {
         let kind = if custom { "custom_tool_call_output" } else { "function_call_output" };
         let mut item = Object::default();
         item.text("type", kind).raw("call_id", id).raw("output", &output);
-        self.items.push(item.finish());
+        self.add(&item.finish());
         Ok(())
     }
 }
 
 /// A message's content: a string as it is, or its parts, each translated.
-fn content(message: &Fields<'_>, part: fn(&str) -> Result<String, Reason>) -> Result<Option<String>, Reason> {
+fn content<'a>(
+    message: &Fields<'a>,
+    part: fn(&str) -> Result<String, Reason>,
+) -> Result<Option<Cow<'a, str>>, Reason> {
     let Some(content) = message.value("content") else { return Ok(None) };
     if content.starts_with('"') {
-        return Ok(Some(content.to_owned()));
+        return Ok(Some(content.into()));
     }
     let parts = json::elements(content).map_err(|_| Reason::Field("content"))?;
     let parts: Vec<String> = parts.into_iter().map(|span| part(&content[span])).collect::<Result<_, _>>()?;
-    Ok(Some(array(&parts)))
+    Ok(Some(array(&parts).into()))
 }
 
 /// What was said, and then a refusal.
-fn with_refusal(content: Option<String>, refusal: &str) -> Result<String, Reason> {
+fn with_refusal(content: Option<Cow<'_, str>>, refusal: &str) -> Result<String, Reason> {
     let refusal = Object::default().text("type", "refusal").raw("refusal", refusal).finish();
     match content {
         None => Ok(array(&[refusal])),

@@ -105,6 +105,12 @@ pub(super) fn call_kind(item: &Fields<'_>) -> Option<(&'static str, &'static str
     }
 }
 
+/// What a message has been said to hold: a JSON array of parts; `None` if the item is no message.
+pub(super) fn message_content<'a>(item: &Fields<'a>) -> Option<&'a str> {
+    let content = item.value("content").unwrap_or("[]");
+    (item.string("type").as_deref() == Some("message")).then_some(content)
+}
+
 /// A citation in Chat's form, its place counted from the start of the whole text; `None` for kinds Chat does not have.
 pub(super) fn annotation(annotation: &str, shift: u64) -> Option<String> {
     let fields = Fields::read(annotation).ok()?;
@@ -139,11 +145,18 @@ pub(super) fn logprobs(list: &str) -> Option<String> {
 
 fn token(token: &str, with_top: bool) -> Option<String> {
     let fields = Fields::read(token).ok()?;
-    let text = fields.string("token")?;
-    let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
-    let bytes = fields.value("bytes").map_or_else(|| array(&bytes), str::to_owned);
+    let text = fields.value("token").filter(|text| text.starts_with('"'))?;
+    // Half a character has none.
+    let spelled = || {
+        let text = json::string(text)?;
+        Some(array(&text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>()))
+    };
+    let bytes = fields.value("bytes").map(str::to_owned).or_else(spelled);
     let mut object = Object::default();
-    object.text("token", &text).raw("bytes", &bytes).raw("logprob", fields.value("logprob").unwrap_or("0"));
+    object
+        .raw("token", text)
+        .raw("bytes", bytes.as_deref().unwrap_or("null"))
+        .raw("logprob", fields.value("logprob").unwrap_or("0"));
     if with_top {
         let top = fields.value("top_logprobs").unwrap_or("[]");
         let list = json::elements(top).ok()?;

@@ -35,37 +35,85 @@ pub struct Framing {
 /// `max_output_tokens` below this is an error on Responses, a short answer on Chat (OpenAI SDK types, 2026-08).
 const FEWEST_TOKENS: u64 = 16;
 
+/// A chat request, read as far as its messages.
+#[derive(Debug)]
+pub struct Chat<'a> {
+    fields: Fields<'a>,
+    model: String,
+    messages: Vec<&'a str>,
+    /// Bytes of all that is not a message.
+    rest: usize,
+}
+
+impl<'a> Chat<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// The body is not a chat request: the provider's own Chat API is to answer.
+    pub fn read(text: &'a str) -> Result<Self, Reason> {
+        let fields = Fields::read(text).map_err(|error| match error {
+            JsonError::DuplicateKey => Reason::DuplicateKey,
+            _ => Reason::NotUnderstood,
+        })?;
+        let model = fields.string("model").ok_or(Reason::NotUnderstood)?.into_owned();
+        let list = fields.value("messages").ok_or(Reason::NotUnderstood)?;
+        let spans = json::elements(list).map_err(|_| Reason::NotUnderstood)?;
+        let messages = spans.into_iter().map(|span| &list[span]).collect();
+        Ok(Self { fields, model, messages, rest: text.len() - list.len() })
+    }
+
+    /// The model asked for.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The messages that all requests of a conversation begin with: instructions, and what was asked first.
+    pub fn opening(&self) -> &[&'a str] {
+        let asked = |message: &&str| {
+            let role = Fields::read(message).ok().and_then(|message| message.string("role"));
+            !matches!(role.as_deref(), Some("system" | "developer"))
+        };
+        let first = self.messages.iter().position(asked).map_or(self.messages.len(), |at| at + 1);
+        &self.messages[..first]
+    }
+
+    /// The Responses request that it means.
+    ///
+    /// # Errors
+    /// The field that has no counterpart: the provider's own Chat API is to answer.
+    pub fn translate(self) -> Result<Translated, Reason> {
+        if self.messages.is_empty() {
+            return Err(Reason::Field("messages"));
+        }
+        let mut items = Items::default();
+        for message in &self.messages {
+            items.push(message)?;
+        }
+        let mut settings = Settings::default();
+        for (name, value) in self.fields.iter() {
+            settings.take(name, value)?;
+        }
+        let framing = settings.framing(&self.model)?;
+        let items = items.finish();
+        let mut body = Object::with_capacity(items.len() + self.rest + MOST_ADDED);
+        body.raw("model", self.fields.value("model").unwrap_or("null"))
+            .pieces("input", &["[", &items, "]"])
+            .raw("store", "false");
+        settings.write(&mut body);
+        Ok(Translated { body: body.finish(), model: self.model, framing })
+    }
+}
+
 /// Translates a body.
 ///
 /// # Errors
-/// The field that has no counterpart, or that the body is not a chat request: the provider's own Chat API is to answer.
+/// See [`Chat::read`] and [`Chat::translate`].
 pub fn translate(text: &str) -> Result<Translated, Reason> {
-    let chat = Fields::read(text).map_err(|error| match error {
-        JsonError::DuplicateKey => Reason::DuplicateKey,
-        _ => Reason::NotUnderstood,
-    })?;
-    let model = chat.string("model").ok_or(Reason::NotUnderstood)?.into_owned();
-    let messages = chat.value("messages").ok_or(Reason::NotUnderstood)?;
-    let mut items = Items::default();
-    let spans = json::elements(messages).map_err(|_| Reason::NotUnderstood)?;
-    if spans.is_empty() {
-        return Err(Reason::Field("messages"));
-    }
-    for span in spans {
-        items.push(&messages[span])?;
-    }
-    let mut settings = Settings::default();
-    for (name, value) in chat.iter() {
-        settings.take(name, value)?;
-    }
-    let framing = settings.framing(&model)?;
-    let mut body = Object::default();
-    body.raw("model", chat.value("model").unwrap_or("null"))
-        .raw("input", &items.finish())
-        .raw("store", "false");
-    settings.write(&mut body);
-    Ok(Translated { body: body.finish(), model, framing })
+    Chat::read(text)?.translate()
 }
+
+/// Bytes that a translation adds to all but the messages, a few tools aside.
+const MOST_ADDED: usize = 1 << 10;
 
 /// Everything but the messages, as far as it was read.
 #[derive(Debug, Default)]

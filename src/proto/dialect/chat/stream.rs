@@ -2,10 +2,12 @@
 //! why it ended, the usage if asked for, `[DONE]`.
 //!
 //! What a sparse socket left out (an announcement, deltas, a whole item) is made up for from the next event that has it,
-//! and never twice. Holds no content back: what cannot be shown yet comes again in the event that completes it.
+//! and never twice. Holds no content back: what cannot be shown yet comes again in the event that completes it. Pieces travel
+//! as they came; read of them is only how long they are.
 
 use std::collections::BTreeMap;
 
+use crate::proto::dialect::chat::letters::{after, length, letters};
 use crate::proto::dialect::chat::reply::{self, Head};
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::fault::Fault;
@@ -21,11 +23,12 @@ pub struct Chunks {
     head: Head,
     /// The role has been sent.
     begun: bool,
-    /// Parts of text and refusals, by output and content index: bytes shown, and characters of text before it.
+    /// Parts of text and refusals, by output and content index: UTF-16 units shown, and characters of text before it.
     parts: BTreeMap<(u64, u64), (usize, u64)>,
-    /// Bytes of text shown in all, and characters.
-    text: (usize, u64),
-    refusal: usize,
+    /// Messages of which something was shown, by output index: their ids, as JSON.
+    messages: BTreeMap<u64, Option<String>>,
+    /// Characters of text shown in all.
+    chars: u64,
     calls: BTreeMap<u64, Call>,
     /// Where the calls shown are, by id.
     known: BTreeMap<String, u64>,
@@ -38,7 +41,7 @@ struct Call {
     number: usize,
     kind: &'static str,
     said: &'static str,
-    /// Bytes of its arguments shown.
+    /// UTF-16 units of its arguments shown.
     shown: usize,
 }
 
@@ -57,8 +60,8 @@ impl Chunks {
             head: Head::standing_in(id, model),
             begun: false,
             parts: BTreeMap::new(),
-            text: (0, 0),
-            refusal: 0,
+            messages: BTreeMap::new(),
+            chars: 0,
             calls: BTreeMap::new(),
             known: BTreeMap::new(),
         }
@@ -97,6 +100,7 @@ impl Chunks {
     fn content(&mut self, event: &Event, out: &mut Vec<u8>) {
         let Some(index) = event.number("output_index") else { return };
         let part = (index, event.number("content_index").unwrap_or(0));
+        let said = |member: &str| letters(event.value(member));
         match event.name() {
             "response.output_item.added" => {
                 self.announce(index, event.value("item").unwrap_or("{}"), event, out)
@@ -104,20 +108,18 @@ impl Chunks {
             "response.output_item.done" => {
                 self.finish_item(index, event.value("item").unwrap_or("{}"), event, out)
             }
-            "response.output_text.delta" => self.words(part, Words::Text, &text(event, "delta"), event, out),
-            "response.output_text.done" => self.rest(part, Words::Text, &text(event, "text"), event, out),
-            "response.refusal.delta" => self.words(part, Words::Refusal, &text(event, "delta"), event, out),
-            "response.refusal.done" => self.rest(part, Words::Refusal, &text(event, "refusal"), event, out),
+            "response.output_text.delta" => self.words(part, Words::Text, said("delta"), event, out),
+            "response.output_text.done" => self.rest(part, Words::Text, said("text"), event, out),
+            "response.refusal.delta" => self.words(part, Words::Refusal, said("delta"), event, out),
+            "response.refusal.done" => self.rest(part, Words::Refusal, said("refusal"), event, out),
             "response.output_text.annotation.added" => self.annotation(part, event, out),
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
-                self.arguments(index, &text(event, "delta"), event, out);
+                self.arguments(index, said("delta"), event, out);
             }
             "response.function_call_arguments.done" => {
-                self.rest_of_call(index, &text(event, "arguments"), event, out);
+                self.rest_of_call(index, said("arguments"), event, out);
             }
-            "response.custom_tool_call_input.done" => {
-                self.rest_of_call(index, &text(event, "input"), event, out);
-            }
+            "response.custom_tool_call_input.done" => self.rest_of_call(index, said("input"), event, out),
             _ => {}
         }
     }
@@ -128,20 +130,21 @@ impl Chunks {
         if said.is_empty() {
             return;
         }
-        self.parts.entry(part).or_insert((0, self.text.1)).0 += said.len();
+        let length = length(said);
+        self.parts.entry(part).or_insert((0, self.chars)).0 += length.units;
+        let id = self.messages.entry(part.0).or_default();
+        if id.is_none() {
+            *id = event.value("item_id").map(str::to_owned);
+        }
         let name = match words {
             Words::Text => {
-                self.text.0 += said.len();
-                self.text.1 += said.chars().count() as u64;
+                self.chars += length.chars;
                 "content"
             }
-            Words::Refusal => {
-                self.refusal += said.len();
-                "refusal"
-            }
+            Words::Refusal => "refusal",
         };
         self.begin(r#""""#, out);
-        let delta = Object::default().text(name, said).finish();
+        let delta = Object::default().pieces(name, &["\"", said, "\""]).finish();
         let asked = self.framing.logprobs && words == Words::Text;
         let logprobs = event.value("logprobs").filter(|_| asked).and_then(reply::logprobs);
         let logprobs =
@@ -152,12 +155,12 @@ impl Chunks {
     /// What of a finished part has not been shown.
     fn rest(&mut self, part: (u64, u64), words: Words, whole: &str, event: &Event, out: &mut Vec<u8>) {
         let shown = self.parts.get(&part).map_or(0, |(shown, _)| *shown);
-        self.words(part, words, whole.get(shown..).unwrap_or_default(), event, out);
+        self.words(part, words, &after(whole, shown), event, out);
     }
 
     fn annotation(&mut self, part: (u64, u64), event: &Event, out: &mut Vec<u8>) {
         // Counted from the start of its part there, of the whole text here.
-        let shift = self.parts.get(&part).map_or(self.text.1, |(_, before)| *before);
+        let shift = self.parts.get(&part).map_or(self.chars, |(_, before)| *before);
         let Some(note) = event.value("annotation").and_then(|note| reply::annotation(note, shift)) else {
             return;
         };
@@ -173,9 +176,9 @@ impl Chunks {
         let Ok(fields) = Fields::read(item) else { return };
         let Some((kind, said)) = reply::call_kind(&fields) else { return };
         let (Some(id), Some(name)) = (fields.string("call_id"), fields.value("name")) else { return };
-        let said_in_full = fields.string(said).unwrap_or_default();
+        let said_in_full = letters(fields.value(said));
         if let Some(index) = self.known.get(&*id) {
-            return self.rest_of_call(*index, &said_in_full, event, out);
+            return self.rest_of_call(*index, said_in_full, event, out);
         }
         self.known.insert(id.clone().into_owned(), index);
         let number = self.calls.len();
@@ -187,13 +190,13 @@ impl Chunks {
         call.raw("index", &number.to_string()).text("id", &id).text("type", kind).raw(kind, &named.finish());
         let delta = Object::default().raw("tool_calls", &array(&[call.finish()])).finish();
         self.chunk(&delta, None, "null", None, out);
-        self.arguments(index, &said_in_full, event, out);
+        self.arguments(index, said_in_full, event, out);
     }
 
     fn arguments(&mut self, index: u64, piece: &str, event: &Event, out: &mut Vec<u8>) {
         let Some(call) = self.calls.get_mut(&index).filter(|_| !piece.is_empty()) else { return };
-        call.shown += piece.len();
-        let said = Object::default().text(call.said, piece).finish();
+        call.shown += length(piece).units;
+        let said = Object::default().pieces(call.said, &["\"", piece, "\""]).finish();
         let call = Object::default().raw("index", &call.number.to_string()).raw(call.kind, &said).finish();
         let delta = Object::default().raw("tool_calls", &array(&[call])).finish();
         self.chunk(&delta, None, "null", event.value("obfuscation"), out);
@@ -201,7 +204,7 @@ impl Chunks {
 
     fn rest_of_call(&mut self, index: u64, whole: &str, event: &Event, out: &mut Vec<u8>) {
         let Some(call) = self.calls.get(&index) else { return };
-        let rest = whole.get(call.shown..).unwrap_or_default().to_owned();
+        let rest = after(whole, call.shown);
         self.arguments(index, &rest, event, out);
     }
 
@@ -212,21 +215,21 @@ impl Chunks {
         if reply::call_kind(&fields).is_some() {
             return self.announce(index, item, event, out);
         }
-        let content = fields.value("content").filter(|_| fields.string("type").as_deref() == Some("message"));
-        let content = content.unwrap_or("[]");
+        let Some(content) = reply::message_content(&fields) else { return };
         for (number, span) in (0u64..).zip(json::elements(content).unwrap_or_default()) {
             let Ok(part) = Fields::read(&content[span]) else { continue };
             match part.string("type").as_deref() {
                 Some("output_text") => {
-                    let whole = part.string("text").unwrap_or_default();
-                    self.rest((index, number), Words::Text, &whole, event, out);
+                    self.rest((index, number), Words::Text, letters(part.value("text")), event, out);
                 }
                 Some("refusal") => {
-                    let whole = part.string("refusal").unwrap_or_default();
-                    self.rest((index, number), Words::Refusal, &whole, event, out);
+                    self.rest((index, number), Words::Refusal, letters(part.value("refusal")), event, out);
                 }
                 _ => {}
             }
+        }
+        if let (Some(id), Some(known)) = (fields.value("id"), self.messages.get_mut(&index)) {
+            *known = Some(id.to_owned());
         }
     }
 
@@ -249,29 +252,41 @@ impl Chunks {
         sse::encode("", "[DONE]", out);
     }
 
-    /// Places in the output need not be the indices of the stream: what was shown is known by its length and its call ids.
+    /// Places in the output need not be the indices of the stream: calls and messages that were shown are known by their ids,
+    /// messages without one, or with another one now, by their order.
     fn leftovers(&mut self, output: &str, event: &Event, out: &mut Vec<u8>) {
-        let (mut text, mut refusal) = (String::new(), String::new());
         let spans = json::elements(output).unwrap_or_default();
-        for span in &spans {
-            let Ok(fields) = Fields::read(&output[span.clone()]) else { continue };
-            let content =
-                fields.value("content").filter(|_| fields.string("type").as_deref() == Some("message"));
-            let content = content.unwrap_or("[]");
-            for part in json::elements(content).unwrap_or_default() {
-                let Ok(part) = Fields::read(&content[part]) else { continue };
-                text.push_str(&part.string("text").unwrap_or_default());
-                refusal.push_str(&part.string("refusal").unwrap_or_default());
-            }
-        }
-        let rest = text.get(self.text.0..).unwrap_or_default().to_owned();
-        self.words((u64::MAX, 0), Words::Text, &rest, event, out);
-        let rest = refusal.get(self.refusal..).unwrap_or_default().to_owned();
-        self.words((u64::MAX, 1), Words::Refusal, &rest, event, out);
-        for (number, span) in (0u64..).zip(spans) {
+        let items: Vec<&str> = spans.into_iter().map(|span| &output[span]).collect();
+        let mut shown = std::mem::take(&mut self.messages);
+        let by_id = |item: &&str| {
+            let id = Fields::read(item).ok()?.value("id")?;
+            let index = *shown.iter().find(|(_, known)| known.as_deref() == Some(id))?.0;
+            shown.remove(&index).and(Some(index))
+        };
+        let known: Vec<Option<u64>> = items.iter().map(by_id).collect();
+        for (number, (item, index)) in (0u64..).zip(items.into_iter().zip(known)) {
+            let index = index.or_else(|| {
+                let index = *shown.keys().find(|index| self.may_be(**index, item))?;
+                shown.remove(&index).and(Some(index))
+            });
             // An index of its own: the stream's may be taken.
-            self.announce(u64::MAX - 1 - number, &output[span], event, out);
+            self.finish_item(index.unwrap_or(u64::MAX - number), item, event, out);
         }
+    }
+
+    /// Whether what was shown at this index may be of this item: it is a message, and says as much.
+    fn may_be(&self, index: u64, item: &str) -> bool {
+        let fields = Fields::read(item).ok();
+        let Some(content) = fields.as_ref().and_then(reply::message_content) else { return false };
+        let spans = json::elements(content).unwrap_or_default();
+        let says = |number: usize| {
+            let part = Fields::read(&content[spans.get(number)?.clone()]).ok()?;
+            Some(length(letters(part.value("text").or_else(|| part.value("refusal")))).units)
+        };
+        let mut shown = self.parts.range((index, 0)..=(index, u64::MAX));
+        shown.all(|((_, number), (shown, _))| {
+            usize::try_from(*number).ok().and_then(says).is_some_and(|said| said >= *shown)
+        })
     }
 
     // ---- chunks
@@ -308,10 +323,6 @@ impl Chunks {
         object.raw_if("obfuscation", obfuscation);
         sse::encode("", &self.head.end(&mut object), out);
     }
-}
-
-fn text(event: &Event, member: &str) -> String {
-    event.string(member).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::proto::dialect::chat::only;
 use crate::proto::transcript::plan::Reason;
 use crate::proto::wire::json;
 use crate::proto::wire::object::{Fields, Object, array};
@@ -101,10 +102,6 @@ fn named(value: &str) -> Result<String, Reason> {
 fn inner<'a>(fields: &Fields<'a>, name: &str, reason: Reason) -> Result<Fields<'a>, Reason> {
     only(fields, &["type", name], reason.clone())?;
     Fields::read(fields.value(name).ok_or_else(|| reason.clone())?).map_err(|_| reason)
-}
-
-fn only(fields: &Fields<'_>, known: &[&str], reason: Reason) -> Result<(), Reason> {
-    if fields.beyond(known).is_none() { Ok(()) } else { Err(reason) }
 }
 
 const TOOLS: Reason = Reason::Field("tools");

@@ -49,7 +49,7 @@ fn messages() {
         (json!({"role": "assistant", "content": "hello"}), say("assistant", json!("hello"))),
         (
             json!({"role": "assistant", "content": [{"type": "text", "text": "a", "annotations": []}],
-                "annotations": [], "audio": null, "reasoning_content": "hm"}),
+                "annotations": [], "audio": null, "reasoning_content": null, "reasoning": "", "reasoning_details": []}),
             say("assistant", json!([{"type": "output_text", "text": "a"}])),
         ),
         (
@@ -206,6 +206,15 @@ fn what_cannot_be_translated_is_named() {
             "field:function_call",
         ),
         (json!({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}), "field:audio"),
+        (
+            json!({"messages": [{"role": "assistant", "content": "x", "reasoning_content": "hm"}]}),
+            "field:reasoning_content",
+        ),
+        (json!({"messages": [{"role": "assistant", "content": "x", "reasoning": "hm"}]}), "field:reasoning"),
+        (
+            json!({"messages": [{"role": "assistant", "content": "x", "reasoning_details": [{"text": "hm"}]}]}),
+            "field:reasoning_details",
+        ),
         (json!({"messages": [{"role": "assistant"}]}), "field:content"),
         (json!({"messages": [{"role": "user", "content": "x", "new": 1}]}), "field:messages"),
         (

@@ -60,27 +60,26 @@ fn dense() -> (Value, Vec<Value>) {
     let output = json!([
         {"type": "reasoning", "id": "rs_1", "summary": []},
         {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "Héllo"}]},
+        {"type": "message", "id": "msg_2", "role": "assistant", "content": [{"type": "output_text", "text": "wörlds apart"}]},
         {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{\"a\":1}"},
         {"type": "custom_tool_call", "id": "ct_1", "call_id": "c2", "name": "g", "input": "raw"},
     ]);
     let events = vec![
         json!({"type": "response.created", "response": response("in_progress", &json!([]))}),
-        json!({"type": "response.in_progress", "response": response("in_progress", &json!([]))}),
-        json!({"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "id": "rs_1"}}),
-        json!({"type": "response.output_item.done", "output_index": 0, "item": output[0]}),
-        json!({"type": "response.output_item.added", "output_index": 1, "item": {"type": "message", "content": []}}),
-        json!({"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "Hé", "obfuscation": "zz"}),
-        json!({"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "llo"}),
-        json!({"type": "response.output_text.done", "output_index": 1, "content_index": 0, "text": "Héllo"}),
+        json!({"type": "response.output_text.delta", "output_index": 1, "item_id": "msg_1", "content_index": 0, "delta": "Hé", "obfuscation": "zz"}),
+        json!({"type": "response.output_text.delta", "output_index": 1, "item_id": "msg_1", "content_index": 0, "delta": "llo"}),
+        json!({"type": "response.output_text.done", "output_index": 1, "item_id": "msg_1", "content_index": 0, "text": "Héllo"}),
         json!({"type": "response.output_item.done", "output_index": 1, "item": output[1]}),
-        json!({"type": "response.output_item.added", "output_index": 2, "item": {"type": "function_call", "call_id": "c1", "name": "f", "arguments": ""}}),
-        json!({"type": "response.function_call_arguments.delta", "output_index": 2, "delta": "{\"a\":"}),
-        json!({"type": "response.function_call_arguments.delta", "output_index": 2, "delta": "1}"}),
-        json!({"type": "response.function_call_arguments.done", "output_index": 2, "arguments": "{\"a\":1}"}),
+        json!({"type": "response.output_text.delta", "output_index": 2, "item_id": "msg_2", "content_index": 0, "delta": "wörlds apart"}),
         json!({"type": "response.output_item.done", "output_index": 2, "item": output[2]}),
-        json!({"type": "response.output_item.added", "output_index": 3, "item": {"type": "custom_tool_call", "call_id": "c2", "name": "g", "input": ""}}),
-        json!({"type": "response.custom_tool_call_input.delta", "output_index": 3, "delta": "raw"}),
+        json!({"type": "response.output_item.added", "output_index": 3, "item": {"type": "function_call", "call_id": "c1", "name": "f", "arguments": ""}}),
+        json!({"type": "response.function_call_arguments.delta", "output_index": 3, "delta": "{\"a\":"}),
+        json!({"type": "response.function_call_arguments.delta", "output_index": 3, "delta": "1}"}),
+        json!({"type": "response.function_call_arguments.done", "output_index": 3, "arguments": "{\"a\":1}"}),
         json!({"type": "response.output_item.done", "output_index": 3, "item": output[3]}),
+        json!({"type": "response.output_item.added", "output_index": 4, "item": {"type": "custom_tool_call", "call_id": "c2", "name": "g", "input": ""}}),
+        json!({"type": "response.custom_tool_call_input.delta", "output_index": 4, "delta": "raw"}),
+        json!({"type": "response.output_item.done", "output_index": 4, "item": output[4]}),
         json!({"type": "response.completed", "response": response("completed", &output)}),
     ];
     (output, events)
@@ -92,33 +91,96 @@ fn whichever_events_a_socket_leaves_out_the_reply_is_the_same() {
     let whole = joined(&chunks(Framing::default(), &events));
     let call = |id: &str, name: &str, said: &str| (id.to_owned(), name.to_owned(), said.to_owned());
     let expected = (
-        "Héllo".to_owned(),
+        "Héllowörlds apart".to_owned(),
         vec![call("c1", "f", "{\"a\":1}"), call("c2", "g", "raw")],
         "tool_calls".to_owned(),
     );
     assert_eq!(whole, expected);
-    // Any subset of the events between the first two and the last.
-    for leave_out in 0u32..1 << (events.len() - 3) {
+    let (last, middle) = (&events[events.len() - 1], &events[1..events.len() - 1]);
+    // Any subset of the events between the first and the last.
+    for leave_out in 0u32..1 << middle.len() {
         // A delta without those before it cannot be told from the first: sockets leave out whole runs.
         let skipped = |n: usize| (leave_out >> n) & 1 == 1;
-        if skipped(3) != skipped(4) || skipped(8) != skipped(9) {
+        if skipped(0) != skipped(1) || skipped(7) != skipped(8) {
             continue;
         }
-        let mut some = events[..2].to_vec();
-        some.extend(
-            events[2..events.len() - 1]
-                .iter()
-                .enumerate()
-                .filter(|(n, _)| !skipped(*n))
-                .map(|(_, e)| e.clone()),
-        );
-        some.push(events[events.len() - 1].clone());
+        let mut some = vec![events[0].clone()];
+        some.extend(middle.iter().enumerate().filter(|(n, _)| !skipped(*n)).map(|(_, e)| e.clone()));
+        some.push(last.clone());
         let told = joined(&chunks(Framing::default(), &some));
-        assert_eq!((&told.0, told.1.len(), &told.2), (&expected.0, 2, &expected.2), "{leave_out:b}");
+        // What nothing was heard of before the end can only come then.
+        let late = (0..=3).all(skipped) && !(4..=5).all(skipped);
+        let text = if late { "wörlds apartHéllo" } else { &*expected.0 };
+        assert_eq!((&*told.0, told.1.len(), &told.2), (text, 2, &expected.2), "{leave_out:b}");
         for call in &expected.1 {
             assert!(told.1.contains(call), "{leave_out:b}: {told:?}");
         }
     }
+}
+
+#[test]
+fn messages_are_known_whatever_they_are_called() {
+    let text = |text: &str| json!([{"type": "output_text", "text": text}]);
+    let delta = |index: u64, id: Option<&str>, delta: &str| json!({"type": "response.output_text.delta", "output_index": index, "content_index": 0, "item_id": id, "delta": delta});
+    let item = |id: Option<&str>, content: Value| json!({"type": "message", "id": id, "role": "assistant", "content": content});
+    for (shown, output, told) in [
+        // Without names, or under other names at the end: in their order.
+        (
+            vec![delta(1, None, "ab"), delta(3, None, "c")],
+            [item(None, text("ab")), item(None, text("cd"))],
+            "abcd",
+        ),
+        (
+            vec![delta(0, Some("x"), "ab"), delta(1, Some("y"), "cd")],
+            [item(Some("p"), text("ab")), item(Some("q"), text("cd"))],
+            "abcd",
+        ),
+        // The second by its name, so that nothing of the first was shown.
+        (
+            vec![delta(1, Some("q"), "cd")],
+            [item(Some("p"), text("abab")), item(Some("q"), text("cd"))],
+            "cdabab",
+        ),
+    ] {
+        let mut events = shown;
+        events.push(
+            json!({"type": "response.completed", "response": response("completed", &json!(output.to_vec()))}),
+        );
+        assert_eq!(joined(&chunks(Framing::default(), &events)).0, told);
+    }
+}
+
+#[test]
+fn pieces_travel_as_they_came_and_only_their_length_is_read() {
+    let delta = |name: &str, delta: &str| {
+        format!(r#"{{"type":"response.{name}.delta","output_index":0,"content_index":0,"delta":{delta}}}"#)
+    };
+    let text = |text: &str| {
+        format!(
+            r#"{{"type":"response.output_item.done","output_index":0,"item":{{"type":"message","content":[{{"type":"output_text","text":{text}}}]}}}}"#
+        )
+    };
+    let write = |events: &[String]| {
+        let mut writer = Chunks::new(Framing::default(), "x", "m");
+        let mut out = Vec::new();
+        for text in events {
+            writer.write(&Event::parse(Bytes::from(text.clone())).unwrap(), None, &mut out);
+        }
+        String::from_utf8(out).unwrap()
+    };
+    let halves = [delta("output_text", r#""\ud83d""#), delta("output_text", r#""\ude00\u0041\/""#)];
+    let told = write(&[&halves[..], &[text(r#""😀A/é!""#)]].concat());
+    let contents = [r#"{"content":"\ud83d"}"#, r#"{"content":"\ude00\u0041\/"}"#, r#"{"content":"é!"}"#];
+    for content in contents {
+        assert!(told.contains(&format!(r#""delta":{content}"#)), "{content} in {told}");
+    }
+    assert_eq!(told.matches("data: ").count(), 4, "{told}");
+    // The end brings what a delta began.
+    let told = write(&[halves[0].clone(), text(r#""😀A""#)]);
+    assert!(told.contains(r#"{"content":"\ude00A"}"#), "{told}");
+    let added = r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"c","name":"f","arguments":""}}"#;
+    let told = write(&[added.to_owned(), delta("function_call_arguments", r#""{\"\udead""#)]);
+    assert!(told.contains(r#""arguments":"{\"\udead""#), "{told}");
 }
 
 #[test]
