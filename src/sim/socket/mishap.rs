@@ -26,7 +26,10 @@ impl Driver {
     pub(super) async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
         let facts = turn.and_then(|turn| self.rules.facts(turn));
         let response = facts.map(|facts| facts.response.clone());
-        self.provider.ledger().struck(self.caller.traffic.number(), &fault, response);
+        match self.live.iter().find(|live| Some(live.turn) == turn) {
+            Some(live) => live.entry.struck(&fault, response),
+            None => self.provider.ledger().struck(self.caller.traffic.number(), &self.credential, &fault),
+        }
         match fault {
             Fault::Error(mut frame) => {
                 self.name_lane(&mut frame, turn);
@@ -99,7 +102,7 @@ impl Driver {
             live.entry.end(Ending::Refused);
             let rules = &mut self.rules;
             self.provider.account(|account| rules.abandon(&script.limits, account, live.turn));
-            self.look_idle = true;
+            self.rest();
         }
         self.tell(frame, script).await
     }
@@ -115,7 +118,7 @@ impl Driver {
         let Some(emission) = emission else { return Flow::Continue(()) };
         let live = self.live.remove(index);
         live.entry.end(emission.ending.unwrap_or(Ending::Failed));
-        self.look_idle = true;
+        self.rest();
         self.tell(emission.frame, script).await
     }
 
