@@ -24,12 +24,7 @@ impl Driver {
 
     /// Carries a fault out, on a turn or on the connection.
     pub(super) async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
-        let facts = turn.and_then(|turn| self.rules.facts(turn));
-        let response = facts.map(|facts| facts.response.clone());
-        match self.live.iter().find(|live| Some(live.turn) == turn) {
-            Some(live) => live.entry.struck(&fault, response),
-            None => self.provider.ledger().struck(self.caller.traffic.number(), &self.credential, &fault),
-        }
+        self.enter(&fault, turn);
         match fault {
             Fault::Error(mut frame) => {
                 self.name_lane(&mut frame, turn);
@@ -92,6 +87,16 @@ impl Driver {
                 Flow::Continue(())
             }
             Fault::Upgrade(_) => Flow::Continue(()),
+        }
+    }
+
+    /// Puts a fault on record, with the turn it is meant for.
+    fn enter(&self, fault: &Fault, turn: Option<TurnId>) {
+        let facts = turn.and_then(|turn| self.rules.facts(turn));
+        let response = facts.map(|facts| facts.response.clone());
+        match self.live.iter().find(|live| Some(live.turn) == turn) {
+            Some(live) => live.entry.struck(fault, response),
+            None => self.provider.ledger().struck(self.caller.traffic.number(), &self.credential, fault),
         }
     }
 
