@@ -9,6 +9,10 @@ mod chat;
 mod chat_rows;
 #[path = "sim/fidelity.rs"]
 mod fidelity;
+#[path = "soak/losses.rs"]
+mod losses;
+#[path = "sim/losses.rs"]
+mod lost;
 #[path = "sim/mishaps.rs"]
 mod mishaps;
 #[path = "sim/peer.rs"]

@@ -344,7 +344,16 @@ fn never_a_wrong_context() {
         panic!("{failure}");
     }
     assert!(tally.steps.load(Ordering::Relaxed) >= 10_000);
-    assert!(tally.exact.load(Ordering::Relaxed) > 500, "worlds without deltas prove nothing");
+    // Worlds in which little happens prove nothing.
+    let often = |name: &str, counter: &AtomicUsize, least: usize| {
+        assert!(counter.load(Ordering::Relaxed) >= least, "only {counter:?} of {least} turns were {name}");
+    };
+    often("exact", &tally.exact, 500);
+    often("visible", &tally.visible, 15);
+    often("full", &tally.full, 500);
+    often("recovered", &tally.recovered, 100);
+    often("refused", &tally.refused, 30);
+    often("over HTTP", &tally.http, 100);
 }
 
 #[test]

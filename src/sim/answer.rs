@@ -186,6 +186,7 @@ pub(super) enum Told {
 impl Play {
     fn new(caller: Caller, entry: Entry, turn: Turn, previous: Option<String>, script: &Script) -> Self {
         entry.write(|record| {
+            record.begun = Some(std::time::Instant::now());
             record.response = Some(match record.transport {
                 Transport::Chat => chat::id(&turn.facts.response),
                 Transport::Http | Transport::WebSocket => turn.facts.response.clone(),
@@ -232,7 +233,7 @@ impl Play {
     /// Carries a fault out, as far as it has a meaning over HTTP.
     async fn suffer(&mut self, fault: Fault) -> io::Result<Option<Told>> {
         let response = self.turn.as_ref().map(|turn| turn.facts.response.clone());
-        self.caller.provider.ledger().struck(self.caller.traffic.number(), &fault, response);
+        self.entry.struck(&fault, response);
         let spoil = match fault {
             Fault::Error(frame) | Fault::ErrorWithoutLane(frame) | Fault::TwoTerminals(frame) => {
                 return Ok(Some(self.break_off(frame)));

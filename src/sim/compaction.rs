@@ -36,11 +36,13 @@ impl Essence {
                 Some((text(0)?, text(64)?))
             });
             if let Some((context, visible)) = texts {
-                return Self { digests: Digests { context, visible }, covers };
+                let digests = Digests { context, visible, ..Digests::default() };
+                return Self { digests, covers };
             }
         }
         let itself = format!("blob:{}", canon::hex(&canon::sha256(&[blob.as_bytes()])));
-        Self { digests: Digests { context: itself.clone(), visible: itself }, covers: true }
+        let digests = Digests { context: itself.clone(), visible: itself, ..Digests::default() };
+        Self { digests, covers: true }
     }
 
     /// A copy of the blob: copies differ in bytes, never in meaning, as those of reasoning do (protocol 1.16).
@@ -169,6 +171,7 @@ mod tests {
         let digests = Digests {
             context: canon::hex(&canon::sha256(&[b"a"])),
             visible: canon::hex(&canon::sha256(&[b"b"])),
+            ..Digests::default()
         };
         for covers in [true, false] {
             let essence = Essence { digests: digests.clone(), covers };

@@ -77,13 +77,16 @@ impl Item {
     }
 }
 
-/// The two digests of a context, as lower-case hexadecimal SHA-256.
+/// The two digests of a context, as lower-case hexadecimal SHA-256, and the order of its reasoning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Digests {
     /// Everything, hidden reasoning included.
     pub context: String,
     /// Everything but reasoning: what a client that drops reasoning still agrees with.
     pub visible: String,
+    /// The reasoning in it, in the order the model reads it: of each thought the first four bytes of a digest, the same
+    /// for every copy.
+    pub reasoning: Vec<u32>,
 }
 
 /// Items in order, those included that a compaction has replaced: the model reads from the latest such item on, but what
@@ -125,7 +128,7 @@ impl Context {
         self.window().iter().map(|item| item.size).sum()
     }
 
-    /// Both digests.
+    /// Both digests, and the thoughts.
     pub(super) fn digests(&self) -> Digests {
         let ordered = self.ordered();
         let digest = |with_reasoning: bool| {
@@ -136,7 +139,12 @@ impl Context {
                 .collect();
             canon::hex(&canon::sha256(&parts))
         };
-        Digests { context: digest(true), visible: digest(false) }
+        let thoughts = ordered.iter().filter(|item| item.kind == Kind::Reasoning);
+        let reasoning = thoughts.map(|item| {
+            let [first, second, third, fourth, ..] = canon::sha256(&[item.identity.as_bytes()]);
+            u32::from_be_bytes([first, second, third, fourth])
+        });
+        Digests { context: digest(true), visible: digest(false), reasoning: reasoning.collect() }
     }
 
     /// Checks that calls and outputs pair up and that nothing is there twice.
@@ -220,6 +228,18 @@ mod tests {
         let without = context(&[user("a"), said("b")]).digests();
         assert_eq!(with.visible, without.visible);
         assert_ne!(with.context, without.context);
+    }
+
+    #[test]
+    fn thoughts_are_told_in_the_order_they_are_read() {
+        let thought = |id: &str| json!({"type": "reasoning", "id": id, "summary": []});
+        let of = |items: &[Value]| context(items).digests().reasoning;
+        let (one, two) = (of(&[thought("rs_1")]), of(&[thought("rs_2")]));
+        assert_ne!(one, two);
+        assert_eq!(of(&[thought("rs_1"), user("a"), thought("rs_2")]), [one.clone(), two.clone()].concat());
+        assert_eq!(of(&[thought("rs_2"), user("a"), thought("rs_1")]), [two, one.clone()].concat());
+        assert_eq!(of(&[said("b"), thought("rs_1")]), one);
+        assert!(of(&[user("a"), said("b")]).is_empty());
     }
 
     /// A compaction item as a response gives it out, or as the end of a compacted window.

@@ -31,7 +31,8 @@ impl Ledger {
         look(&self.lock())
     }
 
-    /// Waits until the book satisfies a condition, without polling. False if it does not within ten seconds.
+    /// Waits until the book satisfies a condition, without polling. False if it does not within four minutes: a bound for what
+    /// never comes, no measure of speed.
     pub async fn wait(&self, until: impl Fn(&Book) -> bool) -> bool {
         let mut changes = self.changed.subscribe();
         let satisfied = async { while !self.read(&until) && changes.changed().await.is_ok() {} };
@@ -65,20 +66,15 @@ impl Ledger {
         Entry { ledger: self.clone(), number }
     }
 
-    /// Enters a mishap. Only the fault's name is kept: what it carries may be content.
-    pub(super) fn struck(&self, connection: u64, fault: &Fault, response: Option<String>) {
-        let told = format!("{fault:?}");
-        let fault =
-            told.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned();
-        self.write(|book| {
-            bound(&mut book.struck);
-            book.struck.push_back(Struck { connection, fault, response, at: Instant::now() });
-        });
+    /// Enters a mishap of a connection, while no turn was meant.
+    pub(super) fn struck(&self, connection: u64, credential: &str, fault: &Fault) {
+        let struck = Struck::new(connection, credential, name(fault));
+        self.write(|book| book.strike(struck));
     }
 
     /// Enters that a frame was refused on a connection because of a limit, by the code of the refusal.
-    pub(super) fn limited(&self, connection: u64, code: &str) {
-        let struck = Struck { connection, fault: code.to_owned(), response: None, at: Instant::now() };
+    pub(super) fn limited(&self, connection: u64, credential: &str, code: &str) {
+        let struck = Struck::new(connection, credential, code.to_owned());
         self.write(|book| {
             bound(&mut book.limited);
             book.limited.push_back(struck);
@@ -137,6 +133,16 @@ pub struct Book {
 }
 
 impl Book {
+    fn record(&mut self, number: u64) -> Option<&mut Record> {
+        let index = number.checked_sub(self.turns_dropped)?;
+        self.turns.get_mut(usize::try_from(index).ok()?)
+    }
+
+    fn strike(&mut self, struck: Struck) {
+        bound(&mut self.struck);
+        self.struck.push_back(struck);
+    }
+
     /// Bytes read from and written to all connections on record.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
@@ -166,12 +172,29 @@ impl Book {
 pub struct Struck {
     /// Number of the TCP connection it was carried out on.
     pub connection: u64,
+    /// Whose connection (SHA-256 of the credential, hexadecimal): also where no turn was read on it, ever.
+    pub credential: String,
     /// The name of the fault, as the script's enum has it.
     pub fault: String,
+    /// The turn it was meant for, by the digest of its settings; none for a fault of the connection alone.
+    pub settings: Option<String>,
     /// The response it was meant for, if that had begun.
     pub response: Option<String>,
     /// When.
     pub at: Instant,
+}
+
+impl Struck {
+    fn new(connection: u64, credential: &str, fault: String) -> Self {
+        let credential = credential.to_owned();
+        Self { connection, credential, fault, settings: None, response: None, at: Instant::now() }
+    }
+}
+
+/// A fault by its name alone: what it carries may be content.
+fn name(fault: &Fault) -> String {
+    let told = format!("{fault:?}");
+    told.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
 /// One request for a response.
@@ -205,6 +228,10 @@ pub struct Record {
     pub left_at: Option<u64>,
     /// Where it stands.
     pub outcome: Outcome,
+    /// When its request was read.
+    pub arrived: Instant,
+    /// When its response began.
+    pub begun: Option<Instant>,
 }
 
 impl Record {
@@ -231,6 +258,8 @@ impl Record {
             tokens: 0,
             left_at: None,
             outcome: Outcome::Running,
+            arrived: Instant::now(),
+            begun: None,
         }
     }
 
@@ -321,12 +350,16 @@ pub(super) struct Entry {
 impl Entry {
     /// Changes the record, if it is still kept.
     pub(super) fn write(&self, change: impl FnOnce(&mut Record)) {
+        self.ledger.write(|book| book.record(self.number).map(change));
+    }
+
+    /// Enters a mishap of this turn.
+    pub(super) fn struck(&self, fault: &Fault, response: Option<String>) {
         self.ledger.write(|book| {
-            let index =
-                self.number.checked_sub(book.turns_dropped).and_then(|index| usize::try_from(index).ok());
-            if let Some(record) = index.and_then(|index| book.turns.get_mut(index)) {
-                change(record);
-            }
+            let Some(record) = book.record(self.number) else { return };
+            let struck = Struck::new(record.connection, &record.credential, name(fault));
+            let settings = Some(record.settings.clone());
+            book.strike(Struck { settings, response, ..struck });
         });
     }
 
@@ -355,6 +388,6 @@ fn bound<T>(records: &mut VecDeque<T>) -> u64 {
     u64::from(full)
 }
 
-/// How long a test waits for what should already be on its way.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for what should already be on its way; a loaded machine may take its time.
+const PATIENCE: Duration = Duration::from_secs(240);
 const MOST_RECORDS: usize = 65_536;

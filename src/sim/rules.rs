@@ -59,6 +59,8 @@ pub struct Connection {
 struct Lane {
     latest: Option<Arc<Saved>>,
     busy: bool,
+    /// A request has had its turn here.
+    used: bool,
 }
 
 #[derive(Debug)]
@@ -278,11 +280,17 @@ impl Connection {
             let begun = request.as_ref().as_ref().map_err(Clone::clone).and_then(|request| {
                 request.served(limits)?;
                 let parent = match &request.previous {
-                    Some(id) => Some(self.parent(account, id)?),
+                    Some(id) => Some(self.parent(account, &self.in_flight[index].lane, id)?),
                     None => None,
                 };
                 account.begin(request, &self.credential, parent, style, unix)
             });
+            let lane = self.lanes.entry(self.in_flight[index].lane.clone()).or_default();
+            lane.used = true;
+            if self.in_flight[index].previous.is_none() {
+                // A new chain takes the place of the old one, however it ends (protocol 1.5).
+                lane.latest = None;
+            }
             match begun {
                 Ok(turn) => self.in_flight[index].state = State::Begun(Box::new(turn)),
                 Err(refusal) => return Some(Err(refusal)),
@@ -294,12 +302,19 @@ impl Connection {
         }
     }
 
-    fn parent(&self, account: &mut Account, id: &str) -> Result<Parent, Refusal> {
-        let held = self.lanes.values().filter_map(|lane| lane.latest.as_ref()).find(|saved| saved.id == id);
-        match held {
-            Some(saved) => Ok(Parent { saved: Arc::clone(saved), on_connection: true }),
-            None => account.parent(&self.credential, id),
+    /// What a lane's turn continues: the latest response of some lane, or a stored one. A fork is for a lane that is new
+    /// (protocol 1.7); what the provider says to another is not known, so it is put on record.
+    fn parent(&self, account: &mut Account, lane: &Option<String>, id: &str) -> Result<Parent, Refusal> {
+        let holds = |lane: &&Lane| lane.latest.as_ref().is_some_and(|saved| saved.id == id);
+        let own = self.lanes.get(lane);
+        let held = own.filter(holds).or_else(|| self.lanes.values().find(holds));
+        let Some(saved) = held.and_then(|lane| lane.latest.as_ref()) else {
+            return account.parent(&self.credential, id);
+        };
+        if own.is_some_and(|own| own.used && !holds(&own)) && account.stored(&self.credential, id).is_none() {
+            account.blame("fork onto a used lane", id);
         }
+        Ok(Parent { saved: Arc::clone(saved), on_connection: true })
     }
 
     /// Puts the lane's name on an event, and ends the turn with its last one.

@@ -39,6 +39,8 @@ pub(super) struct Driver {
     uplink_free: Instant,
     live: Vec<Live>,
     last_lane: Option<String>,
+    /// A turn has ended here: only then does an idle connection have mishaps of its own.
+    served: bool,
     /// Whether an idle mishap is to be looked for.
     look_idle: bool,
     next_ping: Instant,
@@ -78,6 +80,7 @@ impl Driver {
             uplink_free: now,
             live: Vec::new(),
             last_lane: None,
+            served: false,
             look_idle: false,
             next_ping: now,
         }
@@ -108,7 +111,7 @@ impl Driver {
                     self.send(Frame::ping("sim")).await
                 }
                 _ = changes.changed() => {
-                    self.look_idle |= !self.rules_busy();
+                    self.look_idle |= self.served && !self.rules_busy();
                     Flow::Continue(())
                 }
             };
@@ -122,7 +125,11 @@ impl Driver {
     async fn hear(&mut self, frame: Frame, script: &Script) -> Flow {
         match frame.opcode() {
             OpCode::Text if frame.payload().len() > script.limits.max_frame => {
-                self.provider.ledger().limited(self.caller.traffic.number(), "message_too_big");
+                self.provider.ledger().limited(
+                    self.caller.traffic.number(),
+                    &self.credential,
+                    "message_too_big",
+                );
                 self.close(CloseCode::Size, "message too big").await
             }
             OpCode::Text => match String::from_utf8(frame.into_payload().into()) {
@@ -187,7 +194,7 @@ impl Driver {
                 entry.end(Ending::Refused);
                 let code = frame["error"]["code"].as_str().unwrap_or_default();
                 if code.starts_with("websocket_") {
-                    self.provider.ledger().limited(number, code);
+                    self.provider.ledger().limited(number, &self.credential, code);
                 }
                 self.tell(frame, script).await
             }
@@ -238,6 +245,7 @@ impl Driver {
         {
             live.due += reading(script, (facts.fresh, facts.cached));
             live.entry.write(|record| {
+                record.begun = Some(std::time::Instant::now());
                 record.response = Some(facts.response);
                 record.digests = facts.digests;
             });
@@ -254,7 +262,7 @@ impl Driver {
         });
         if emission.ending.is_some() {
             self.live.remove(index);
-            self.look_idle = true;
+            self.rest();
         }
         self.tell(emission.frame, script).await?;
         if emission.ending.is_some() && script.style.late_frames {
@@ -293,6 +301,12 @@ impl Driver {
             let _ = timeout(FAREWELL, answered).await;
         }
         Flow::Break(())
+    }
+
+    /// A turn has ended: if it was the last one, the connection is idle.
+    fn rest(&mut self) {
+        self.served = true;
+        self.look_idle = true;
     }
 
     fn rules_busy(&self) -> bool {

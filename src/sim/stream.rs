@@ -213,7 +213,10 @@ pub(super) fn opening(request: &Value, id: &str, digests: &Digests, unix: u64) -
         ("incomplete_details", Value::Null),
         ("output", json!([])),
         ("usage", Value::Null),
-        ("sim", json!({ "context": digests.context, "visible": digests.visible })),
+        (
+            "sim",
+            json!({ "context": digests.context, "visible": digests.visible, "reasoning": digests.reasoning }),
+        ),
     ] {
         response.insert(name.to_owned(), value);
     }

@@ -28,7 +28,7 @@ pub(super) async fn upgrade(caller: Caller, request: Request<Incoming>, credenti
         Occasion { moment: Moment::Upgrade, http: false, continued: false, lane: None, connection };
     let fault = caller.provider.strike(&occasion);
     if let Some(fault) = &fault {
-        caller.provider.ledger().struck(connection, fault, None);
+        caller.provider.ledger().struck(connection, &credential, fault);
     }
     let answer = match fault {
         Some(Fault::Upgrade(answer)) => answer,

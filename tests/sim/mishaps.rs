@@ -1,6 +1,6 @@
 //! What goes wrong on purpose: every fault at its moment, and what it leaves behind.
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tailwire::sim::script::NotFound;
 use tailwire::sim::{Fault, Mishap, Moment};
@@ -68,6 +68,39 @@ async fn mishaps_that_end_the_connection() {
         assert_eq!(client.end().await, code, "{moment:?} {fault:?}");
     }
     assert!(sim.provider.ledger().wait(|book| book.sockets_open == 0).await);
+}
+
+#[tokio::test]
+async fn an_idle_mishap_spares_a_connection_that_has_not_served_a_turn() {
+    let sim = start().await;
+    let mut client = Client::connect(&sim).await;
+    sim.provider.mishap(Mishap::new(Moment::Idle, Fault::Garbage("not json".to_owned())));
+    // Once this ping is answered the connection has been told of the mishap.
+    client.socket.send(Message::Ping(Default::default())).await.unwrap();
+    let answer = client.socket.next().await.unwrap().unwrap();
+    assert!(matches!(answer, Message::Pong(_)), "{answer:?}");
+    client.run(&json!({"input": "x"})).await;
+    assert_eq!(client.socket.next().await.unwrap().unwrap(), Message::text("not json"));
+}
+
+#[tokio::test]
+async fn a_mishap_is_on_record_with_whose_it_was() {
+    let sim = start().await;
+    let mut client = Client::connect(&sim).await;
+    sim.provider.mishap(Mishap::new(Moment::AfterSend, Fault::PingFlood(1)));
+    sim.provider.mishap(Mishap::new(Moment::MidText, Fault::PingFlood(1)));
+    sim.provider.mishap(Mishap::new(Moment::Idle, Fault::PingFlood(1)));
+    let last = client.run(&json!({"input": "x"})).await;
+    assert!(sim.provider.ledger().wait(|book| book.struck.len() == 3).await);
+    sim.provider.ledger().read(|book| {
+        let turn = &book.turns[0];
+        assert!(book.struck.iter().all(|struck| struck.credential == turn.credential));
+        assert!(book.struck.iter().all(|struck| struck.connection == turn.connection));
+        let turns: Vec<_> = book.struck.iter().map(|struck| struck.settings.as_ref()).collect();
+        assert_eq!(turns, [Some(&turn.settings), Some(&turn.settings), None]);
+        let responses: Vec<_> = book.struck.iter().map(|struck| struck.response.as_deref()).collect();
+        assert_eq!(responses, [None, Some(id(&last)), None]);
+    });
 }
 
 #[tokio::test]

@@ -245,12 +245,15 @@ impl Agent {
         let (began, mut attempt) = (Instant::now(), 0);
         while attempt < MOST_ATTEMPTS && began.elapsed() < LONGEST_TURN {
             let from = Instant::now();
+            let strict = self.world.is_strict();
             let request = self.request(&ask, mode);
             let outcome = client::attempt(&mut self.line, self.world.proxy_addr(), request, manner).await;
             if let Outcome::Done(answer) = &outcome
                 && answer.response["status"] == "completed"
             {
-                self.judge(chat, (&ask, &label), (answer, &expected)).await;
+                let strict = strict && !self.restarted(from);
+                self.judge(chat, (&ask, &label), (answer, &expected), strict).await;
+                self.judge_end(answer, from);
                 self.world.tally.turn();
                 self.world.tally.count("attempts a turn", (attempt + 1).to_string());
                 return self.completed(outcome);
@@ -300,10 +303,11 @@ impl Agent {
         chat: &Chat,
         (ask, label): (&Ask, &str),
         (answer, expected): (&Answer, &Expected),
+        strict: bool,
     ) {
         let world = self.world.clone();
         world.tally.count("plans", answer.plan.clone());
-        let verdict = judge::right(&world, &mut self.reference, &self.key, (answer, expected)).await;
+        let verdict = judge::right(&world, &mut self.reference, &self.key, (answer, expected), strict).await;
         let story = |what: &str| {
             let seed = world.plan.seed;
             format!(
@@ -320,6 +324,22 @@ impl Agent {
         if !answer.mangled.is_empty() && !answer.plan.starts_with("http") {
             world.tally.fail(WRONG, "mangled stream", &story(&answer.mangled));
         }
+    }
+
+    /// A body that breaks off after all was said: a client that reads to the end has no answer. Over HTTP the provider may
+    /// have done that.
+    fn judge_end(&self, answer: &Answer, from: Instant) {
+        let Answer { torn, plan, .. } = answer;
+        if !torn.is_empty() && !plan.starts_with("http") && !self.restarted(from) {
+            let story = format!("agent {}, chat {}, plan {plan}: {torn}", self.number, self.chats);
+            self.world.tally.fail(LOST, "torn at its end", &story);
+        }
+    }
+
+    /// Whether the proxy may have been another one, or none, at some time since.
+    fn restarted(&self, since: Instant) -> bool {
+        let met = |what| self.world.troubles.met(what, since, Instant::now());
+        met(Trouble::Cut) || met(Trouble::Draining)
     }
 
     async fn explained(&self, case: &Case<'_>, outcome: &Outcome) -> Option<&'static str> {

@@ -64,6 +64,8 @@ pub(crate) struct Answer {
     pub(crate) plan: String,
     /// What is wrong with the answer's form; empty if nothing.
     pub(crate) mangled: String,
+    /// How its body broke off after the response was there; empty if it ended as a body ends.
+    pub(crate) torn: String,
 }
 
 /// A connection that is kept.
@@ -199,7 +201,7 @@ async fn read(response: Response<Incoming>, manner: Manner) -> (Outcome, bool) {
 fn of_body(text: &str, broken: Option<String>, plan: String) -> Outcome {
     match serde_json::from_str::<Value>(text) {
         Ok(response) if response["object"] == "response" => {
-            Outcome::Done(Answer { response, plan, mangled: String::new() })
+            Outcome::Done(Answer { response, plan, mangled: String::new(), torn: broken.unwrap_or_default() })
         }
         _ => {
             let message = broken.unwrap_or_else(|| format!("no response: {:.200}", text));
@@ -233,7 +235,7 @@ fn of_stream(text: &str, broken: Option<String>, plan: String) -> Outcome {
             let done = events.iter().filter(|event| event["type"] == "response.output_item.done");
             response["output"] = done.map(|event| event["item"].clone()).collect();
         }
-        return Outcome::Done(Answer { response, plan, mangled });
+        return Outcome::Done(Answer { response, plan, mangled, torn: broken.unwrap_or_default() });
     }
     let (code, message) = if kind == "error" { error_of(&last) } else { Default::default() };
     let message = format!("{message} {} {mangled}", broken.unwrap_or_default());

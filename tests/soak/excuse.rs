@@ -1,20 +1,29 @@
 //! There was no answer: would a client without a proxy have been without one, too?
 //!
 //! Explains from the provider's own books: which tries of this very turn it saw, over which connections, and what was done
-//! to those. What nothing explains is a lost turn; the rules are at the head of `main.rs`.
+//! to those (`losses.rs`). What nothing explains is a lost turn. In words:
+//! - No connection, or none that lived: only while the proxy was drained or killed, or just after, on a kept connection.
+//! - Nothing more comes: never explained.
+//! - A response failed or incomplete: the provider ended a try of this turn so, under this response.
+//! - The provider's own error: it told one in a try of this turn.
+//! - A stream that breaks: its own transport was lost by the book; or the provider was down, or the proxy killed, and the
+//!   break says nothing else. A slow reader's: this client did read slowly.
+//! - A status of the proxy's for a loss of transport, nothing having gone down: of two transports, or of one if the turn
+//!   must not be run twice, or of the client's bytes over HTTP; or the provider was down.
+//! - Something is not found: the request itself names it, and the provider says so to a direct request, too.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::Value;
+use tailwire::sim;
 use tailwire::sim::ledger::Outcome as Ended;
-use tailwire::sim::{self, Transport};
 
 use crate::World;
 use crate::chat::{Ask, Chat};
 use crate::client::{self, Manner, Outcome};
-use crate::provider::Try;
+use crate::losses::{DEAFNESS, NOTICE, Span, Try, losses, lost_over_http};
 use crate::proxy::FIRST_EVENT;
 use crate::trouble::Trouble;
 
@@ -38,29 +47,30 @@ impl Case<'_> {
         let tries = world.provider.tries(self.settings);
         let tries = &tries[self.before.min(tries.len())..];
         let met = |what| world.troubles.met(what, self.from, self.to);
+        // A connection kept from before may have ended unread.
+        let kept = self.from.checked_sub(NOTICE).unwrap_or(self.from);
+        let near = |what| world.troubles.met(what, kept, self.to);
+        // A runtime that is torn down drops a turn's socket before the turn.
+        let mute = |code: &str| code.is_empty() || code.starts_with("tailwire_upstream");
         let why = match outcome {
             Outcome::Left => Some("left by the client"),
-            Outcome::Unreachable(_) if met(Trouble::Cut) => Some("proxy killed"),
-            Outcome::Unreachable(_) if met(Trouble::Draining) => Some("proxy draining"),
-            Outcome::Unreachable(_) => None,
-            Outcome::Hung(_) => http_struck(tries).then_some("fault over http"),
+            Outcome::Unreachable(_) if near(Trouble::Cut) => Some("proxy killed"),
+            Outcome::Unreachable(_) if near(Trouble::Draining) => Some("proxy draining"),
+            Outcome::Unreachable(_) | Outcome::Hung(_) => None,
             Outcome::Done(answer) => ended(tries, &answer.response),
-            Outcome::Broken { code, message, begun, .. } => {
-                if met(Trouble::Cut) {
-                    Some("proxy killed")
-                } else if met(Trouble::ProviderDown) {
+            Outcome::Broken { code, message, begun, .. } => match self.broken(tries, code, message, begun) {
+                None if mute(code) && met(Trouble::Cut) => Some("proxy killed"),
+                None if mute(code) && met(Trouble::ProviderDown) && !tries.is_empty() => {
                     Some("provider down")
-                } else {
-                    self.broken(tries, code, message, begun)
                 }
-            }
+                told => told,
+            },
             Outcome::Refused { code, message, plan, .. } => {
-                let told = self.refused(world, tries, code, message, plan);
-                match told {
+                match self.refused(world, tries, code, message, plan) {
                     None if code.starts_with("tailwire_upstream") && met(Trouble::ProviderDown) => {
                         Some("provider down")
                     }
-                    None if met(Trouble::Cut) => Some("proxy killed"),
+                    None if mute(code) && met(Trouble::Cut) => Some("proxy killed"),
                     None if self.is_forgotten(world, message).await => Some("forgotten by the provider"),
                     told => told,
                 }
@@ -77,12 +87,18 @@ impl Case<'_> {
         if message.contains(MARK) {
             return told_there(tries).then_some("provider's error");
         }
-        let strikes = &tries.last()?.strikes;
-        let fatal: Vec<_> = strikes.iter().filter(|struck| breaks(&struck.fault)).collect();
-        if fatal.iter().any(|struck| struck.response.as_deref() == Some(begun)) {
+        // A response that nobody asked for may have begun it.
+        let own = tries.iter().find(|seen| seen.record.response.as_deref() == Some(begun));
+        let seen = own.or_else(|| tries.last())?;
+        let fault = seen.broken(self.span())?;
+        if fault.settings.as_deref() == Some(self.settings) {
             return Some("stream broken with its connection");
         }
-        (!fatal.is_empty()).then_some("stream broken with its shared connection")
+        Some("stream broken with its shared connection")
+    }
+
+    fn span(&self) -> Span {
+        Span { from: self.from, to: self.to }
     }
 
     /// A status. Ours stands for a loss of transport: one such before the first byte must have been recovered from.
@@ -100,10 +116,12 @@ impl Case<'_> {
         if !code.starts_with("tailwire_upstream") {
             return None;
         }
-        if http_struck(tries) {
+        if lost_over_http(tries, self.span()) {
             return Some("transport lost over http");
         }
-        let lost = self.losses(world, tries, plan.contains("recovered"));
+        let around = world.provider.struck(self.credential, self.long_before(), self.to);
+        let made = if plan.contains("recovered") { 2 } else { 1 };
+        let lost = losses((tries, &around), self.span(), FIRST_EVENT, made);
         let once = self.ask.acts || self.ask.anchor.is_some();
         if lost >= 2 {
             return Some("transport lost more than once");
@@ -111,46 +129,30 @@ impl Case<'_> {
         (once && lost == 1).then_some("transport lost, not to be run twice")
     }
 
-    /// Losses of transport under this turn before its first byte, as the provider's book has them.
-    fn losses(&self, world: &World, tries: &[Try], recovered: bool) -> usize {
-        let here = |seen: &Try| {
-            let fatal = seen.strikes.iter().filter(|struck| breaks(&struck.fault));
-            let (asked, unasked): (Vec<_>, Vec<_>) = fatal.partition(|struck| struck.fault != UNASKED);
-            usize::from(!asked.is_empty()) + usize::from(unasked.iter().any(|struck| struck.at >= self.from))
-        };
-        let struck: usize = tries.iter().map(here).sum();
-        // One that the provider took too long to begin (it may work on two at a time) was given up.
-        let overdue = usize::from(self.to - self.from >= FIRST_EVENT);
-        // A frame may have been written to a socket that was never read again, or have met a limit: then the book has it
-        // under another connection, and not as a try of this turn.
-        let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
-        let around = world.provider.struck(self.credential, from, self.to);
-        let mut elsewhere: Vec<u64> = around
-            .iter()
-            .filter(|struck| breaks(&struck.fault) && struck.fault != UNASKED)
-            .map(|struck| struck.connection)
-            .filter(|number| tries.iter().all(|seen| seen.record.connection != *number))
-            .collect();
-        elsewhere.sort_unstable();
-        elsewhere.dedup();
-        let made = if recovered { 2 } else { 1 };
-        struck + overdue + elsewhere.len().min(made - tries.len().min(made))
+    /// When a socket may have gone deaf that this attempt met.
+    fn long_before(&self) -> Instant {
+        self.from.checked_sub(DEAFNESS).unwrap_or(self.from)
     }
 
     /// An id the client itself named is not known to the provider: asked directly, it says the same.
     async fn is_forgotten(&self, world: &World, message: &str) -> bool {
-        if !message.contains("not found") || !(self.ask.refers || self.ask.anchor.is_some()) {
+        // The id stands in the message between quotes, and in the request.
+        let named = message.split('\'').nth(1).unwrap_or_default();
+        let body = std::str::from_utf8(&self.ask.body).unwrap_or_default();
+        if !message.contains("not found") || named.is_empty() || !body.contains(named) {
             return false;
         }
+        let anchor = self.ask.anchor.as_slice();
         let mut line = None;
-        for id in &self.chat.taken {
+        // An item cannot be asked for; it is there as long as its response.
+        for id in if self.ask.refers { &self.chat.taken } else { anchor } {
             let request = Request::get(format!("http://{}/v1/responses/{id}", world.provider.addr))
                 .header("host", "provider")
                 .header("authorization", format!("Bearer {}", self.key))
                 .body(Full::default())
                 .expect("a request");
             let outcome = client::attempt(&mut line, world.provider.addr, request, Manner::default()).await;
-            if !matches!(outcome, Outcome::Done(_)) {
+            if matches!(outcome, Outcome::Refused { status: 404, .. }) {
                 return true;
             }
         }
@@ -161,10 +163,9 @@ impl Case<'_> {
         let mut told = format!("{outcome:?}");
         told.truncate(told.char_indices().map(|(at, _)| at).take(1200).last().unwrap_or_default());
         let tries: Vec<String> = tries.iter().map(brief).collect();
-        let from = self.from.checked_sub(DEAFNESS).unwrap_or(self.from);
         let around: Vec<String> = world
             .provider
-            .struck(self.credential, from, self.to)
+            .struck(self.credential, self.long_before(), self.to)
             .iter()
             .map(|struck| format!("{} on {}, {:?} ago", struck.fault, struck.connection, self.to - struck.at))
             .collect();
@@ -200,7 +201,9 @@ fn ended(tries: &[Try], response: &Value) -> Option<&'static str> {
         Some("incomplete") => (sim::rules::Ending::Incomplete, "provider's incomplete"),
         _ => return None,
     };
-    tries.iter().any(|seen| seen.record.outcome == Ended::Ended(wanted)).then_some(told)
+    let own = |seen: &&Try| seen.record.response.as_deref().is_none_or(|id| response["id"] == id);
+    let mut ended = tries.iter().filter(own).map(|seen| seen.record.outcome);
+    ended.any(|outcome| outcome == Ended::Ended(wanted)).then_some(told)
 }
 
 /// The provider told an error of its own in a try. Of two it may have told only the first so far, which ends nothing on
@@ -214,21 +217,5 @@ fn told_there(tries: &[Try]) -> bool {
     })
 }
 
-/// Over HTTP the client has its own connection's fate, with or without a proxy.
-fn http_struck(tries: &[Try]) -> bool {
-    let http = tries.iter().filter(|seen| seen.record.transport == Transport::Http);
-    http.flat_map(|seen| &seen.strikes).any(|struck| breaks(&struck.fault))
-}
-
-/// Whether a fault ends or garbles its whole connection. A fault this list does not know is taken to.
-fn breaks(fault: &str) -> bool {
-    !["Error", "TwoTerminals", "NotFound", "Failed", "Incomplete", "PingFlood", "Upgrade", "Frame", "Trickle"]
-        .contains(&fault)
-}
-
-/// The fault that opens a response nobody asked for.
-const UNASKED: &str = "SpontaneousEvent";
-/// How long a socket may have been deaf before that is noticed: a ping and its pong, and a margin.
-const DEAFNESS: Duration = Duration::from_secs(30);
 /// Stands in the message of every error that the chaos has the provider give.
 pub(crate) const MARK: &str = "soak mishap";

@@ -79,21 +79,31 @@ async fn ask_reference(
     }
 }
 
-/// Judges a completed answer; the story of what is wrong with it, if anything.
+/// Judges a completed answer; the story of what is wrong with it, if anything. `strict`: the proxy was told to add no
+/// reasoning.
 pub(crate) async fn right(
     world: &World,
     line: &mut Option<Line>,
     key: &str,
     (answer, expected): (&Answer, &Expected),
+    strict: bool,
 ) -> Result<(), String> {
     let response = &answer.response;
     let id = response["id"].as_str().unwrap_or_default();
     let output = response["output"].as_array().into_iter().flatten();
     let output: Items = output.map(|item| Arc::new(item.clone())).collect();
-    let mut expected = expected.clone();
     let mut wrong = Vec::new();
     if response["sim"]["visible"] != expected.sim["visible"] {
         wrong.push(format!("visible context {} is not {}", response["sim"], expected.sim));
+    }
+    if !is_within(&expected.sim["reasoning"], &response["sim"]["reasoning"]) {
+        wrong.push(format!("reasoning {} is not {} and more", response["sim"], expected.sim));
+    }
+    let exact = !answer.plan.contains("visible");
+    if exact {
+        wrong.extend(differences(response, expected));
+    } else if strict {
+        wrong.push("a plan that adds reasoning, where that is forbidden".to_owned());
     }
     if !output.is_empty() {
         world.lore.outputs.put(id, output.clone());
@@ -102,21 +112,12 @@ pub(crate) async fn right(
         world.tally.count("judged by digests alone", "its book is closed");
         return if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) };
     };
-    let mut exact = true;
-    if answer.plan.contains("visible") {
+    if !exact {
         match loose(world, line, key, &record).await {
-            Ok(Some(full)) => expected = full,
-            Ok(None) => {
-                world.tally.count("judged by digests alone", "its history is forgotten");
-                exact = false;
-            }
+            Ok(Some(full)) => wrong.extend(differences(response, &full)),
+            Ok(None) => world.tally.count("judged by digests alone", "its history is forgotten"),
             Err(why) => wrong.push(why),
         }
-    }
-    if exact && response["sim"]["context"] != expected.sim["context"] {
-        wrong.push(format!("context {} is not {}", response["sim"], expected.sim));
-    } else if exact && !output.is_empty() && bare(&response["output"]) != bare(&expected.output) {
-        wrong.push(difference(&bare(&response["output"]), &bare(&expected.output)));
     }
     if record.settings != expected.settings {
         wrong.push("other settings".to_owned());
@@ -125,6 +126,22 @@ pub(crate) async fn right(
         wrong.push("another credential".to_owned());
     }
     if wrong.is_empty() { Ok(()) } else { Err(format!("{}; {record:?}", wrong.join("; "))) }
+}
+
+/// What differs between an answer and the one expected: the whole context, or what was said.
+fn differences(response: &Value, expected: &Expected) -> Option<String> {
+    if response["sim"]["context"] != expected.sim["context"] {
+        return Some(format!("context {} is not {}", response["sim"], expected.sim));
+    }
+    let (said, wanted) = (bare(&response["output"]), bare(&expected.output));
+    let told = said.as_array().is_some_and(|items| !items.is_empty());
+    (told && said != wanted).then(|| difference(&said, &wanted))
+}
+
+/// Whether all that one list has stands in the other, in the same order.
+fn is_within(part: &Value, whole: &Value) -> bool {
+    let mut rest = whole.as_array().into_iter().flatten();
+    part.as_array().into_iter().flatten().all(|wanted| rest.any(|item| item == wanted))
 }
 
 /// What a direct client would be given who had left nothing out: with exactly the reasoning of the chain continued.

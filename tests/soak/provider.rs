@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::losses::Try;
 use crate::tally::Tally;
 
 pub(crate) struct House {
@@ -28,14 +29,6 @@ struct State {
     /// Strikes on the books of `now` when its connections were last dropped.
     fresh_from: usize,
     serving: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-}
-
-/// One try of a turn as the provider has it on its books.
-#[derive(Clone, Debug)]
-pub(crate) struct Try {
-    pub(crate) record: Record,
-    /// Faults carried out on its connection, at any time.
-    pub(crate) strikes: Vec<Struck>,
 }
 
 impl House {
@@ -93,19 +86,15 @@ impl House {
         tries
     }
 
-    /// Faults carried out and limits met between two times on connections that served a credential.
+    /// Faults carried out and limits met between two times on the connections of a credential.
     pub(crate) fn struck(&self, credential: &str, from: Instant, to: Instant) -> Vec<Struck> {
         let state = self.lock();
         let mut faults = Vec::new();
         for provider in state.before.iter().chain([&state.now]) {
             provider.ledger().read(|book| {
                 let all = book.struck.iter().chain(&book.limited);
-                for struck in all.filter(|struck| (from..=to).contains(&struck.at)) {
-                    let mut here = book.turns.iter().filter(|record| record.connection == struck.connection);
-                    if here.next().is_some_and(|record| record.credential == credential) {
-                        faults.push(struck.clone());
-                    }
-                }
+                let here = all.filter(|struck| struck.credential == credential);
+                faults.extend(here.filter(|struck| (from..=to).contains(&struck.at)).cloned());
             });
         }
         faults

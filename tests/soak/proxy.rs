@@ -37,6 +37,11 @@ pub(crate) struct Life {
 }
 
 impl Life {
+    /// The proxy may add no reasoning that the client left out.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.variables.contains(&("TAILWIRE_REASONING", "strict"))
+    }
+
     /// Draws the settings of a life. Waits are shorter than they ship, and yet longer than a busy machine makes anybody wait.
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         let mut variables = vec![
@@ -280,8 +285,10 @@ const CLIENTS: usize = 5;
 pub(crate) const FIRST_EVENT: Duration = Duration::from_secs(15);
 const FIRST_EVENT_TEXT: &str = "15s";
 /// Turns a proxy takes at once: leaked permits would soon show as refusals.
-pub(crate) const TURNS: usize = 512;
-const TURNS_TEXT: &str = "512";
+pub(crate) const TURNS: usize = 160;
+/// Agents at most: each has one turn at a time, and those that were left take a moment to go.
+pub(crate) const MOST_AGENTS: usize = 64;
+const TURNS_TEXT: &str = "160";
 const STARTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 /// More than the drain time of every life.

@@ -1,6 +1,6 @@
 //! When a side was down: the windows of time in which an attempt may fail for a reason that is no fault of the proxy's.
 //!
-//! Knows no reasons but these three; what a mishap of the provider explains is `judge.rs`'s.
+//! Knows no reasons but these three; what a mishap of the provider explains is `excuse.rs`'s.
 
 use std::sync::Mutex;
 use std::time::Instant;

@@ -52,13 +52,20 @@ impl World<'_> {
         };
         let anchor = request.anchor.as_ref().map_or(Value::Null, |anchor| json!(anchor));
         assert_eq!(response["previous_response_id"], anchor, "the client's own anchor");
-        let Expected::Answer { visible, context, output } = &expected else {
+        let Expected::Answer { visible, context, reasoning, output } = &expected else {
             assert!(disturbed, "an answer where a refusal was due");
             return;
         };
         assert_eq!(direct::text(&response["sim"]["visible"]), *visible, "a wrong context");
         if exact {
             assert_eq!(direct::text(&response["sim"]["context"]), *context, "not exact");
+        }
+        // What the model thought may be more than the client sent, never less, never in another order.
+        let thoughts = &response["sim"]["reasoning"];
+        if self.setup.strict {
+            assert_eq!(thoughts, reasoning, "reasoning that the client did not send");
+        } else {
+            assert!(direct::is_within(reasoning, thoughts), "{thoughts} is not {reasoning} and more");
         }
         if response["status"] != "completed" {
             assert!(disturbed, "{}", response["status"]);

@@ -11,7 +11,7 @@ use crate::client::{Prepared, Said};
 #[derive(Debug, Clone)]
 pub(crate) enum Expected {
     /// An answer to this context.
-    Answer { visible: String, context: String, output: Value },
+    Answer { visible: String, context: String, reasoning: Value, output: Value },
     /// A refusal with this status.
     Refused(u16),
 }
@@ -22,6 +22,7 @@ pub(crate) fn expected(direct: &mut Account, credential: &str, request: &Prepare
         Ok(response) => Expected::Answer {
             visible: text(&response["sim"]["visible"]),
             context: text(&response["sim"]["context"]),
+            reasoning: response["sim"]["reasoning"].clone(),
             output: response["output"].clone(),
         },
         Err(refusal) => Expected::Refused(refusal.status),
@@ -52,6 +53,12 @@ pub(crate) fn said(output: &Value, reasoning: bool) -> Value {
         item
     })
     .collect()
+}
+
+/// Whether all that one list has stands in the other, in the same order.
+pub(crate) fn is_within(part: &Value, whole: &Value) -> bool {
+    let mut rest = whole.as_array().into_iter().flatten();
+    part.as_array().into_iter().flatten().all(|wanted| rest.any(|item| item == wanted))
 }
 
 /// What a client made of the stream it read.

@@ -131,6 +131,41 @@ fn a_failed_continuation_evicts_and_a_failed_fork_does_not() {
 }
 
 #[test]
+fn a_new_chain_takes_the_place_of_the_old_one_even_if_it_fails() {
+    let mut world = World::new();
+    for stored in [false, true] {
+        let mut connection = world.connection("a");
+        let first = world.run(&mut connection, &json!({"input": "x", "stream_id": "main", "store": stored}));
+        let turn = world.ask(&mut connection, &json!({"input": "y", "stream_id": "main"})).unwrap();
+        world.step(&mut connection, turn);
+        let spoil = Spoil::Failed { code: "server_error", message: "broke".to_owned() };
+        connection.spoil(&world.limits, &mut world.account, Style::default(), 1, (turn, &spoil)).unwrap();
+        let next = json!({"input": "z", "previous_response_id": id(&first), "stream_id": "main"});
+        let after = world.run(&mut connection, &next);
+        assert_eq!(after["type"] == "response.completed", stored, "{after}");
+    }
+    assert_eq!(world.account.drain_violations(), []);
+}
+
+#[test]
+fn a_fork_is_for_a_lane_that_is_new() {
+    let mut world = World::new();
+    let mut connection = world.connection("a");
+    let first = world.run(&mut connection, &json!({"input": "x", "stream_id": "main"}));
+    let fork = |name: &str| json!({"input": "y", "previous_response_id": id(&first), "stream_id": name});
+    id(&world.run(&mut connection, &fork("new")));
+    assert_eq!(world.account.drain_violations(), []);
+    id(&world.run(&mut connection, &fork("new")));
+    let violation = Violation { rule: "fork onto a used lane", about: id(&first).to_owned() };
+    assert_eq!(world.account.drain_violations(), [violation]);
+    // What is stored needs no lane's memory.
+    let stored = world.run(&mut connection, &json!({"input": "x", "stream_id": "main", "store": true}));
+    let next = json!({"input": "y", "previous_response_id": id(&stored), "stream_id": "new"});
+    id(&world.run(&mut connection, &next));
+    assert_eq!(world.account.drain_violations(), []);
+}
+
+#[test]
 fn a_turn_that_fails_midway_evicts_and_is_not_continuable() {
     let spoils = [
         Spoil::Failed { code: "server_error", message: "broke".to_owned() },

@@ -24,9 +24,7 @@ impl Driver {
 
     /// Carries a fault out, on a turn or on the connection.
     pub(super) async fn suffer(&mut self, fault: Fault, turn: Option<TurnId>, script: &Script) -> Flow {
-        let facts = turn.and_then(|turn| self.rules.facts(turn));
-        let response = facts.map(|facts| facts.response.clone());
-        self.provider.ledger().struck(self.caller.traffic.number(), &fault, response);
+        self.enter(&fault, turn);
         match fault {
             Fault::Error(mut frame) => {
                 self.name_lane(&mut frame, turn);
@@ -92,6 +90,16 @@ impl Driver {
         }
     }
 
+    /// Puts a fault on record, with the turn it is meant for.
+    fn enter(&self, fault: &Fault, turn: Option<TurnId>) {
+        let facts = turn.and_then(|turn| self.rules.facts(turn));
+        let response = facts.map(|facts| facts.response.clone());
+        match self.live.iter().find(|live| Some(live.turn) == turn) {
+            Some(live) => live.entry.struck(fault, response),
+            None => self.provider.ledger().struck(self.caller.traffic.number(), &self.credential, fault),
+        }
+    }
+
     /// Ends a turn with an error frame of the script's own.
     async fn break_off(&mut self, frame: Value, turn: Option<TurnId>, script: &Script) -> Flow {
         if let Some(index) = self.live.iter().position(|live| Some(live.turn) == turn) {
@@ -99,7 +107,7 @@ impl Driver {
             live.entry.end(Ending::Refused);
             let rules = &mut self.rules;
             self.provider.account(|account| rules.abandon(&script.limits, account, live.turn));
-            self.look_idle = true;
+            self.rest();
         }
         self.tell(frame, script).await
     }
@@ -115,7 +123,7 @@ impl Driver {
         let Some(emission) = emission else { return Flow::Continue(()) };
         let live = self.live.remove(index);
         live.entry.end(emission.ending.unwrap_or(Ending::Failed));
-        self.look_idle = true;
+        self.rest();
         self.tell(emission.frame, script).await
     }
 
