@@ -88,8 +88,7 @@ impl Turn {
             if !chat {
                 return Ok((parse(&proxy, &account, &body)?, Dialect::Responses, None));
             }
-            let Translation { body, dialect, conversation } =
-                chat::translate(&proxy, &account.digest, &body)?;
+            let Translation { body, dialect, conversation } = chat::translate(&proxy, &account, &body)?;
             Ok((parse(&proxy, &account, &body)?, dialect, Some(conversation)))
         };
         let parsed = if large {
