@@ -52,6 +52,8 @@ impl Case<'_> {
         let near = |what| world.troubles.met(what, kept, self.to);
         // A runtime that is torn down drops a turn's socket before the turn.
         let mute = |code: &str| code.is_empty() || code.starts_with("tailwire_upstream");
+        // Every socket goes with either side; its streams hear that, and nothing else.
+        let cut = |code: &str| mute(code) || code == "tailwire_socket_lost";
         let why = match outcome {
             Outcome::Left => Some("left by the client"),
             Outcome::Unreachable(_) if near(Trouble::Cut) => Some("proxy killed"),
@@ -59,10 +61,8 @@ impl Case<'_> {
             Outcome::Unreachable(_) | Outcome::Hung(_) => None,
             Outcome::Done(answer) => ended(tries, &answer.response),
             Outcome::Broken { code, message, begun, .. } => match self.broken(tries, code, message, begun) {
-                None if mute(code) && met(Trouble::Cut) => Some("proxy killed"),
-                None if mute(code) && met(Trouble::ProviderDown) && !tries.is_empty() => {
-                    Some("provider down")
-                }
+                None if cut(code) && met(Trouble::Cut) => Some("proxy killed"),
+                None if cut(code) && met(Trouble::ProviderDown) && !tries.is_empty() => Some("provider down"),
                 told => told,
             },
             Outcome::Refused { code, message, plan, .. } => {
