@@ -8,8 +8,8 @@
 //! - or the provider had read it and did not begin it within the proxy's limit.
 //!
 //! Tries on one connection lost it once. A try that the provider never read is lost only if a connection of the same
-//! credential could have swallowed it: one made deaf as long ago as it takes to notice, or one that ended at the time. There
-//! are never more of those than the proxy says it made.
+//! credential could have swallowed it: one made deaf as long ago as it takes to notice, or one that ended or lost all trust
+//! at the time. There are never more of those than the proxy says it made.
 //!
 //! Pure: no world, no clock. What a loss excuses is `excuse.rs`'s.
 
@@ -93,7 +93,7 @@ pub(crate) fn losses(
 fn swallows(struck: &Struck, span: Span, made: usize) -> bool {
     match &*struck.fault {
         DEAF => span.saw(struck.at, DEAFNESS) && struck.at + LEAST_DEAFNESS <= span.to,
-        "Close" | "Reset" | "HangUp" => {
+        fault if breaks(fault) => {
             // The only try's end is the attempt's.
             let prompt = made > 1 || struck.at + NOTICE >= span.to;
             prompt && span.saw(struck.at, NOTICE)
