@@ -48,8 +48,9 @@ launch() {
   url=${BASH_REMATCH[1]}
 }
 
-(cd ../.. && cargo build --quiet)
-tailwire=${CARGO_TARGET_DIR:-../../target}/debug/tailwire
+# The build that `cargo run --release -- demo` makes.
+(cd ../.. && cargo build --locked --release --quiet)
+tailwire=${CARGO_TARGET_DIR:-../../target}/release/tailwire
 
 [[ -x .venv/bin/python ]] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --requirement requirements.txt
