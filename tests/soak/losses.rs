@@ -93,7 +93,7 @@ pub(crate) fn losses(
 fn swallows(struck: &Struck, span: Span, made: usize) -> bool {
     match &*struck.fault {
         DEAF => span.saw(struck.at, DEAFNESS) && struck.at + LEAST_DEAFNESS <= span.to,
-        fault if breaks(fault) => {
+        "Close" | "Reset" | "HangUp" | "Garbage" | "Binary" | "ErrorWithoutLane" | "SpontaneousEvent" => {
             // The only try's end is the attempt's.
             let prompt = made > 1 || struck.at + NOTICE >= span.to;
             prompt && span.saw(struck.at, NOTICE)
