@@ -101,28 +101,29 @@ where
         None => None,
         Some(codings) if codings.is_empty() => Some(raw.clone()),
         Some(codings) => {
-            let (body, claimed) = decoded(raw.clone(), codings, claim, limits.bytes).await?;
-            claim = claimed;
-            Some(body)
+            let (body, claimed) = decoded(raw.clone(), codings, claim, limits.bytes).await?.unzip();
+            claim = claimed.unwrap_or_else(|| Claim::new(room));
+            body
         }
     };
     let upload = Upload { raw, body, encoding: headers.get(CONTENT_ENCODING).cloned() };
-    // Never more than was claimed.
-    claim.set(upload.weight());
+    if !claim.set(upload.weight()) {
+        return Err(UploadError::NoRoom);
+    }
     Ok((upload, claim))
 }
 
-/// Decodes off the async threads: few bytes can become many.
+/// Decodes off the async threads: few bytes can become many. `None` if the worker died, which is a defect or the end of the
+/// process: the provider still gets the client's bytes.
 async fn decoded(
     raw: Bytes,
     codings: Vec<Coding>,
     mut claim: Claim,
     limit: usize,
-) -> Result<(Bytes, Claim), UploadError> {
+) -> Result<Option<(Bytes, Claim)>, UploadError> {
     let decode = move || coding::decode(raw, &codings, limit, &mut claim).map(|body| (body, claim));
-    // A worker that dies takes nobody's body for granted: the client sees it as corrupt.
-    let decoded = tokio::task::spawn_blocking(decode).await.unwrap_or(Err(DecodeError::Corrupt("content")));
-    decoded.map_err(|error| match error {
+    let Ok(decoded) = tokio::task::spawn_blocking(decode).await else { return Ok(None) };
+    decoded.map(Some).map_err(|error| match error {
         DecodeError::TooLarge => UploadError::TooLarge(limit),
         DecodeError::NoRoom => UploadError::NoRoom,
         DecodeError::Corrupt(coding) => UploadError::Corrupt(coding),
@@ -176,6 +177,7 @@ const RESERVED: usize = 1 << 20;
 mod tests {
     use std::io::Write;
 
+    use futures_util::FutureExt;
     use http_body_util::Full;
 
     use super::*;
@@ -246,6 +248,17 @@ mod tests {
             let upload = upload(&[("content-encoding", coding)], vec![1]).await.unwrap();
             assert_eq!((upload.raw.as_ref(), upload.body), (&[1][..], None));
         }
+    }
+
+    #[test]
+    fn a_body_whose_worker_dies_goes_up_as_it_came() {
+        let ending = tokio::runtime::Runtime::new().unwrap();
+        let handle = ending.handle().clone();
+        ending.shutdown_background();
+        let _entered = handle.enter();
+        let claim = Claim::new(&Room::new(usize::MAX));
+        let decoded = decoded(gzip(900).into(), vec![Coding::Gzip], claim, 1000);
+        assert_eq!(decoded.now_or_never().map(|done| done.map(|body| body.is_none())), Some(Ok(true)));
     }
 
     #[tokio::test]
