@@ -59,15 +59,17 @@ async fn f75_what_waits_for_a_slow_reader_is_bounded_in_bytes() {
     })
     .await;
     // It stands still: while others are served, nothing more of it is taken.
-    let mut other = None;
-    loop {
+    for round in 0.. {
         let before = sent();
+        // A socket has 32 names, and each of these turns takes one: a round has a socket of its own.
+        let others = stage.client().with("authorization", &format!("Bearer other-{round}"));
+        let mut socket = None;
         for n in 0..20 {
-            let turn = ask(&stage.client().with("authorization", "Bearer other"), &body(&[user("beside")]));
-            if other.is_none() {
-                other = Some(stage.socket().await);
+            let turn = ask(&others, &body(&[user("beside")]));
+            if socket.is_none() {
+                socket = Some(stage.socket().await);
             }
-            let socket = other.as_mut().unwrap();
+            let socket = socket.as_mut().unwrap();
             let frame = socket.frame().await;
             socket.answer(&frame, &format!("resp_{n}"), &[]).await;
             assert_eq!(turn.await.unwrap().status, 200);
