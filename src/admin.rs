@@ -15,7 +15,6 @@ use tokio::sync::watch;
 
 use crate::downstream::body::{self, Body};
 use crate::downstream::listen::{Connection, Stage};
-use crate::downstream::stall;
 use crate::proxy::Proxy;
 use crate::proxy::admission;
 use crate::telemetry::turns::{unix_seconds, wall_clock};
@@ -54,12 +53,7 @@ impl Admin {
 
     /// Answers one request.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
-        let limit = self.proxy.settings().timeouts.stalled_client;
-        self.answer(&request).await.map(|body| stall::watched(body, limit))
-    }
-
-    async fn answer(self: Arc<Self>, request: &Request<Incoming>) -> Response<Body> {
-        if let Err(header) = self.admit(request) {
+        if let Err(header) = self.admit(&request) {
             return refusal(
                 StatusCode::FORBIDDEN,
                 "tailwire_foreign_request",
@@ -79,7 +73,7 @@ impl Admin {
             "/metrics" => self.metrics(request.headers()),
             "/stats" => json(StatusCode::OK, &self.stats()),
             "/turns" => json(StatusCode::OK, &serde_json::json!({ "turns": self.turns() })),
-            "/events" => self.events(request),
+            "/events" => self.events(&request),
             _ => refusal(
                 StatusCode::NOT_FOUND,
                 "tailwire_not_found",

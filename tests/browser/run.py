@@ -190,7 +190,7 @@ def main():
         with proxy() as serving:
             browser.looks(1280, 900)
             browser.call("Page.navigate", url=admin)
-            browser.until("window.stats === undefined && typeof draw === 'function' && stats", "it hears how things stand")
+            browser.until("typeof draw === 'function' && stats", "it hears how things stand")
             assert text(browser, "#no-turns").startswith("No turn yet"), "an empty page says what to do"
             check_looks(browser)
             work(serving.url)
@@ -205,6 +205,7 @@ def main():
             browser.until("typeof stats === 'object' && stats && !queued", "it is there again")
             check_figures(browser, admin)
         browser.until("document.querySelector('#state').dataset.is === 'lost'", "it says that the proxy is gone")
+        assert browser.evaluate(CONTRAST) == [], "old figures can be read"
         assert text(browser, "#state").startswith("connection lost; trying again in"), text(browser, "#state")
         with proxy() as serving:
             browser.until("document.querySelector('#state').dataset.is === 'live'", "it finds the new one by itself")
