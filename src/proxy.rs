@@ -18,6 +18,8 @@ use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
 use crate::proto::session::profile::Profile;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::turns::Journal;
+use crate::upstream::dial::ConnectError;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
@@ -32,6 +34,7 @@ mod census;
 mod chat;
 pub mod passthrough;
 mod plan;
+mod record;
 mod relay;
 pub mod reply;
 pub mod tunnel;
@@ -47,6 +50,7 @@ pub struct Proxy {
     client: Client,
     dialer: Dialer,
     metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
     key: Key,
     census: Census,
     chat_models: ChatModels,
@@ -82,6 +86,7 @@ impl Proxy {
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
         let bodies = Room::new(settings.limits.all_bodies);
         let census = Census::new();
+        let journal = Arc::new(Journal::new(settings.limits.recent_turns));
         let chat_models = ChatModels::new(settings.chat_only_models.clone());
         Self {
             settings,
@@ -91,6 +96,7 @@ impl Proxy {
             client,
             dialer,
             metrics,
+            journal,
             key,
             census,
             chat_models,
@@ -163,6 +169,29 @@ impl Proxy {
     /// Everything that is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The last turns.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The settings it runs by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The provider's rules.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whether the upstream can be reached, tried now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn reach(&self) -> Result<(), ConnectError> {
+        self.dialer.reach(&self.upstream.target("/v1/responses")).await
     }
 
     /// Turns under way: clients that are uploading, waiting or reading.
