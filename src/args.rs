@@ -5,6 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, Settings};
+use crate::proto::session::profile::Profile;
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
@@ -81,6 +82,32 @@ pub struct DemoArgs {
     pub no_stream: bool,
 }
 
+/// Flags of `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The earlier request's body: of the Responses API or of Chat Completions
+    #[arg(value_name = "A.json")]
+    pub a: PathBuf,
+    /// The later request's body
+    #[arg(value_name = "B.json")]
+    pub b: PathBuf,
+    /// The answer to A: its JSON body, or its stream as text. Without it, what B repeats is taken for it
+    #[arg(value_name = "RESPONSE")]
+    pub response: Option<PathBuf>,
+    /// The provider's rules: openai, azure, xai, open-responses or chatgpt
+    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = profile)]
+    pub profile: Profile,
+    /// As with `reasoning = "strict"`: all reasoning must come back
+    #[arg(long)]
+    pub strict: bool,
+    /// Quote a few words of what differs; without it no content is printed
+    #[arg(long)]
+    pub show: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// A simulated way to a simulated provider.
 #[derive(Clone, Debug, Args)]
 pub struct LinkArgs {
@@ -142,6 +169,11 @@ impl ServeArgs {
 /// A flag that is a setting is checked by the setting's own rules.
 fn flag(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
     move |text| config::check_flag(key, text)
+}
+
+fn profile(name: &str) -> Result<Profile, String> {
+    Profile::named(name)
+        .ok_or_else(|| "it is none of openai, azure, xai, open-responses and chatgpt".to_owned())
 }
 
 fn size(text: &str) -> Result<usize, String> {

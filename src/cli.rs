@@ -1,7 +1,8 @@
 //! The command line: flags into plain structs, commands to the rooms that do them, results to exit codes.
 //! Does no work of its own.
 //!
-//! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 69 cannot bind or reach, 78 bad configuration.
+//! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 65 and 66 for what `explain` cannot read, 69 cannot bind
+//! or reach, 78 bad configuration.
 
 use std::{
     ffi::OsString,
@@ -13,14 +14,20 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app,
-    args::{CheckArgs, DemoArgs, ServeArgs, SimArgs},
+    args::{CheckArgs, DemoArgs, ExplainArgs, ServeArgs, SimArgs},
     check,
     config::{self, LogFormat, Settings},
-    demo, telemetry,
+    demo,
+    explain::{self, ExplainError},
+    telemetry,
 };
 
 /// `EX_USAGE`: the command line makes no sense.
 pub const USAGE: u8 = 64;
+/// `EX_DATAERR`: a file that holds something else than was asked for.
+pub const DATA: u8 = 65;
+/// `EX_NOINPUT`: a file that cannot be read.
+pub const NO_INPUT: u8 = 66;
 /// `EX_UNAVAILABLE`: an address cannot be bound, or what was asked for cannot be reached.
 pub const UNAVAILABLE: u8 = 69;
 /// `EX_CONFIG`: the settings cannot be used.
@@ -48,6 +55,8 @@ pub enum Command {
     Sim(SimArgs),
     /// Read the configuration, connect upstream, and say in plain words what works.
     Check(CheckArgs),
+    /// Why one request does or does not continue another, in words; exits with 0 if it does, with 1 if not.
+    Explain(ExplainArgs),
     /// Print every setting with its default: the shipped `proxy.toml`.
     Config,
 }
@@ -55,7 +64,7 @@ pub enum Command {
 /// Parses a command line, program name first.
 ///
 /// # Errors
-/// Bad usage; or a request for help or the version, which [`explain`] answers.
+/// Bad usage; or a request for help or the version, which [`answer`] prints.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let line = CommandLine::try_parse_from(arguments)?;
     Ok(line.command.unwrap_or(Command::Serve(line.serve)))
@@ -63,7 +72,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 
 /// Prints the help, the version or the complaint, and exits with 0 or 64.
 #[must_use]
-pub fn explain(error: &clap::Error) -> ExitCode {
+pub fn answer(error: &clap::Error) -> ExitCode {
     // Nowhere to complain to when the terminal is gone.
     let _unheard = error.print();
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
@@ -81,10 +90,25 @@ pub async fn run(command: Command) -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(arguments) => exit(demo::run(arguments).await),
+        Command::Explain(arguments) => explained(explain::run(&arguments)),
         Command::Sim(arguments) => exit(app::simulate(arguments).await),
         // A reader that closes early, such as `head`, is not an error.
         Command::Config => exit(io::stdout().write_all(config::sample().as_bytes()).or_else(broken_pipe)),
     }
+}
+
+/// 0 if the later request continues the earlier one, 1 if not.
+fn explained(result: Result<bool, ExplainError>) -> ExitCode {
+    let error = match result {
+        Ok(continues) => return ExitCode::from(u8::from(!continues)),
+        Err(error) => error,
+    };
+    complain(&error);
+    ExitCode::from(match error {
+        ExplainError::NoFile { .. } => NO_INPUT,
+        ExplainError::NoData { .. } => DATA,
+        ExplainError::Output(_) => UNAVAILABLE,
+    })
 }
 
 /// The settings, with logging started as they say; or 78 after the complaint.

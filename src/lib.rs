@@ -2,7 +2,7 @@
 //!
 //! Floors, from the ground up; a module imports its own room and the floors below, never upward:
 //! `proto` (pure: no I/O, no clock, no async) · `config`, `telemetry` · `downstream`, `upstream`, `sim`
-//! (all sockets) · `proxy` (the life of a request) · `args` · `app`, `check`, `demo`, `cli` (the door).
+//! (all sockets) · `proxy` (the life of a request) · `args` · `app`, `check`, `demo`, `explain`, `run`, `cli` (the door).
 
 pub mod app;
 pub mod args;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod downstream;
+pub mod explain;
 pub mod proto;
 pub mod proxy;
 pub mod sim;

@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
     &["downstream", "upstream", "sim"],
     &["proxy"],
     &["args"],
-    &["app", "check", "demo", "cli"],
+    &["app", "check", "demo", "explain", "run", "top", "cli"],
 ];
 
 /// What the heart must not know: it is pure, so that every decision can be tested without a socket or a clock.
