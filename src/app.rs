@@ -26,6 +26,8 @@ use crate::proxy::{Parts, Proxy, reply};
 use crate::sim;
 use crate::sim::script::{Link, Script};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::summary::Summary;
+use crate::telemetry::turns::Journal;
 use crate::upstream::extension;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
@@ -92,6 +94,16 @@ impl Running {
     /// Everything that is counted.
     pub fn metrics(&self) -> &Metrics {
         self.proxy.metrics()
+    }
+
+    /// What all turns so far come to.
+    pub fn summary(&self) -> Summary {
+        Summary::of(self.proxy.metrics())
+    }
+
+    /// The last turns.
+    pub fn journal(&self) -> &Arc<Journal> {
+        self.proxy.journal()
     }
 
     /// Upstream sockets, open or opening.

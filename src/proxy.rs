@@ -19,6 +19,7 @@ use crate::downstream::{headers, message};
 use crate::proto::digest::Key;
 use crate::proto::session::profile::Profile;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::turns::Journal;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
@@ -33,6 +34,7 @@ mod census;
 mod chat;
 pub mod passthrough;
 mod plan;
+mod record;
 mod relay;
 pub mod reply;
 pub mod tunnel;
@@ -48,6 +50,7 @@ pub struct Proxy {
     client: Client,
     dialer: Dialer,
     metrics: Arc<Metrics>,
+    journal: Arc<Journal>,
     key: Key,
     census: Census,
     chat_models: ChatModels,
@@ -82,6 +85,7 @@ impl Proxy {
         let turns = Arc::new(Semaphore::new(settings.limits.turns));
         let bodies = Room::new(settings.limits.all_bodies);
         let census = Census::new();
+        let journal = Arc::new(Journal::new(settings.limits.recent_turns));
         let chat_models = ChatModels::new(settings.chat_only_models.clone());
         Self {
             settings,
@@ -91,6 +95,7 @@ impl Proxy {
             client,
             dialer,
             metrics,
+            journal,
             key,
             census,
             chat_models,
@@ -167,6 +172,11 @@ impl Proxy {
     /// Everything that is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The last turns.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// Turns under way: clients that are uploading, waiting or reading.

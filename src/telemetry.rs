@@ -1,7 +1,10 @@
-//! What tailwire says about itself: log lines on stderr, and counters.
+//! What tailwire says about itself: log lines on stderr, counters, and a record of each turn.
 //! Never a key, a header's value or message content; stdout belongs to the commands.
 
+pub mod histogram;
 pub mod metrics;
+pub mod summary;
+pub mod turns;
 
 use std::any::Any;
 use std::io::IsTerminal;

@@ -197,6 +197,9 @@ section! {
         sockets_per_credential: usize = 16, Count(1, 65_536);
         /// Turns at once. A further one is answered 503 with `retry-after`.
         turns: usize = 4096, Count(1, 1_048_576);
+        /// How many of the last turns are remembered for the admin listener (sizes, times and names, no content; some
+        /// 250 bytes each). Beyond it the oldest is forgotten.
+        recent_turns: usize = 256, Count(0, 65_536);
     }
 }
 

@@ -6,10 +6,10 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::proto::core::{Plan, Ticket};
-use crate::proto::transcript::plan::Reason;
+use crate::proto::transcript::plan::{Grade, Reason};
 use crate::proto::transcript::request::Request;
-use crate::proxy::Proxy;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::turns::{Api, PlanName};
 
 /// The header's name (decisions 1).
 const HEADER: HeaderName = HeaderName::from_static("x-tailwire");
@@ -26,31 +26,51 @@ pub(super) struct Spent {
 /// The plan of a turn and its three sizes in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
-    plan: &'static str,
+    pub(super) plan: PlanName,
     why: String,
-    reason: Option<&'static str>,
-    items: Option<(usize, usize)>,
-    received: usize,
-    sent: usize,
-    wire: u64,
+    pub(super) grade: Option<Grade>,
+    pub(super) reason: Option<&'static str>,
+    pub(super) items: Option<(usize, usize)>,
+    pub(super) received: usize,
+    pub(super) sent: usize,
+    pub(super) wire: u64,
 }
 
 impl Told {
     /// A turn on the wire.
     pub(super) fn wire(ticket: &Ticket, request: &Request, received: usize, spent: Spent) -> Self {
         let all = request.items();
-        let (plan, why, reason, new) = match &ticket.plan {
-            Plan::Delta { new_from, grade, .. } => ("delta", format!("grade={grade}"), None, all - new_from),
-            Plan::Full { reason, .. } => ("full", format!("reason={reason}"), Some(reason.label()), all),
-        };
-        Self { plan, why, reason, items: Some((new, all)), received, sent: spent.sent, wire: spent.wire }
+        let Spent { sent, wire } = spent;
+        match &ticket.plan {
+            Plan::Delta { new_from, grade, .. } => Self {
+                plan: PlanName::Delta,
+                why: format!("grade={grade}"),
+                grade: Some(*grade),
+                reason: None,
+                items: Some((all - new_from, all)),
+                received,
+                sent,
+                wire,
+            },
+            Plan::Full { reason, .. } => Self {
+                plan: PlanName::Full,
+                why: format!("reason={reason}"),
+                grade: None,
+                reason: Some(reason.label()),
+                items: Some((all, all)),
+                received,
+                sent,
+                wire,
+            },
+        }
     }
 
     /// A turn over plain HTTP: what came went up as it was, after what was spent on sockets.
     pub(super) fn http(reason: &Reason, received: usize, spent: Spent) -> Self {
         Self {
-            plan: "http",
+            plan: PlanName::Http,
             why: format!("reason={reason}"),
+            grade: None,
             reason: Some(reason.label()),
             items: None,
             received,
@@ -59,40 +79,39 @@ impl Told {
         }
     }
 
-    /// Tells the client, if the settings want it told, and counts the turn.
-    pub(super) fn tell(&self, proxy: &Proxy, headers: &mut HeaderMap) {
-        self.count(&proxy.metrics);
-        if proxy.settings.plan_header
-            && let Ok(value) = HeaderValue::try_from(self.to_string())
-        {
+    /// Tells the client.
+    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+        if let Ok(value) = HeaderValue::try_from(self.to_string()) {
             headers.insert(HEADER, value);
         }
     }
 
-    /// Counts it, and notes it in the log: sizes and names, no content.
-    fn count(&self, metrics: &Metrics) {
+    /// Counts the turn, and notes it in the log: sizes and names, no content.
+    pub(super) fn count(&self, metrics: &Metrics, api: Api) {
         let plan = match self.plan {
-            "delta" => &metrics.turns_delta,
-            "full" => &metrics.turns_full,
-            _ => &metrics.turns_http,
+            PlanName::Delta => &metrics.turns_delta,
+            PlanName::Full => &metrics.turns_full,
+            PlanName::Http => &metrics.turns_http,
         };
-        plan.increment();
+        plan.of(api).increment();
         if let Some(reason) = self.reason {
             metrics.reasons.increment(reason);
         }
         metrics.bytes_received.add(self.received as u64);
         metrics.bytes_sent.add(self.sent as u64);
         metrics.bytes_wire.add(self.wire);
+        metrics.received_sizes.of(self.plan).record(self.received as u64);
+        metrics.wire_sizes.of(self.plan).record(self.wire);
         let (new, all) = self.items.unwrap_or_default();
-        let Self { plan, why, received, sent, wire, .. } = self;
-        tracing::info!(plan, why, new, all, received, sent, wire, "turn");
+        let Self { why, received, sent, wire, .. } = self;
+        tracing::info!(plan = self.plan.name(), why, new, all, received, sent, wire, "turn");
     }
 }
 
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { plan, why, received, sent, wire, .. } = self;
-        write!(f, "plan={plan}; {why}")?;
+        write!(f, "plan={}; {why}", plan.name())?;
         if let Some((new, all)) = self.items {
             write!(f, "; items={new}/{all}")?;
         }

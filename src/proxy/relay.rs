@@ -3,11 +3,11 @@
 //! Dropped before its end, it tells the pool that nobody waits any more: that is how a vanished client is noticed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
+use hyper::Response;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::downstream::body::{self, Body, BodyError};
 use crate::proto::core::{Plan, Ticket};
@@ -19,7 +19,9 @@ use crate::proto::transcript::frame::{self, Envelope};
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
 use crate::proxy::plan::{Spent, Told};
+use crate::proxy::record::Record;
 use crate::proxy::{Proxy, reply};
+use crate::telemetry::turns::Outcome;
 use crate::upstream::inbox::{Inbox, Message};
 
 /// Events already there are sent down in one piece up to about this size.
@@ -38,6 +40,7 @@ pub(super) enum Answer {
 /// See the module.
 pub(super) struct Try {
     proxy: Arc<Proxy>,
+    record: Arc<Record>,
     request: Arc<Request>,
     ticket: Ticket,
     inbox: Inbox,
@@ -53,17 +56,20 @@ pub(super) struct Try {
     created: Option<String>,
     begun: bool,
     ended: bool,
+    /// What became of the turn, once it has ended.
+    outcome: Outcome,
 }
 
 impl Try {
     /// Sends the frame.
     pub(super) fn start(
-        proxy: &Arc<Proxy>,
+        record: &Arc<Record>,
         (request, dialect): (&Arc<Request>, &Dialect),
         ticket: Ticket,
         received: usize,
         spent: Spent,
     ) -> Self {
+        let proxy = record.proxy();
         let lane = ticket.lane.name();
         let (previous, new_from) = match &ticket.plan {
             Plan::Delta { previous, new_from, .. } => (Some(&**previous), Some(*new_from)),
@@ -74,6 +80,7 @@ impl Try {
         let inbox = proxy.pool.submit(&ticket, frame.into());
         Self {
             proxy: proxy.clone(),
+            record: record.clone(),
             request: request.clone(),
             ticket,
             inbox,
@@ -86,6 +93,7 @@ impl Try {
             created: None,
             begun: false,
             ended: false,
+            outcome: Outcome::Completed,
         }
     }
 
@@ -128,6 +136,7 @@ impl Try {
                 return Answer::Fault(Fault::Provider(Box::new(error)));
             }
             self.begun = true;
+            self.record.hear();
             if self.request.stream {
                 let mut ready = std::mem::take(&mut self.ready);
                 // What comes before `response.created` may be no word of this turn's: the next event decides.
@@ -189,34 +198,42 @@ impl Try {
     }
 
     /// The whole answer as JSON.
-    pub(super) fn body(self, body: String, permit: OwnedSemaphorePermit) -> Response<Body> {
+    pub(super) fn body(self, body: String) -> Response<Body> {
         let length = HeaderValue::from(body.len());
-        let mut response = Response::new(body::keeping(body::full(body), permit));
+        let mut response = Response::new(body::keeping(body::full(body), self.record.clone()));
         response.headers_mut().insert(CONTENT_LENGTH, length);
-        self.head(response.headers_mut(), "application/json");
+        self.head(&mut response, "application/json");
+        self.record.end(self.outcome);
         response
     }
 
     /// The answer as it comes, as SSE.
-    pub(super) fn stream(self, permit: OwnedSemaphorePermit) -> Response<Body> {
-        let mut headers = HeaderMap::new();
-        self.head(&mut headers, "text/event-stream; charset=utf-8");
-        let pieces = futures_util::stream::unfold(Some((self, permit)), |relay| async {
-            let (mut relay, permit) = relay?;
+    pub(super) fn stream(self) -> Response<Body> {
+        let mut head = Response::new(body::empty());
+        self.head(&mut head, "text/event-stream; charset=utf-8");
+        let pieces = futures_util::stream::unfold(Some(self), |relay| async {
+            let mut relay = relay?;
             let (piece, on) = relay.piece().await;
-            Some((piece, on.then_some((relay, permit))))
+            if relay.ended {
+                relay.record.end(relay.outcome);
+            }
+            Some((piece, on.then_some(relay)))
         });
-        let mut response = Response::new(body::stream(pieces));
-        *response.headers_mut() = headers;
-        response
+        head.map(|_| body::stream(pieces))
     }
 
-    fn head(&self, headers: &mut HeaderMap, kind: &'static str) {
+    fn head(&self, response: &mut Response<Body>, kind: &'static str) {
+        let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Ok(id) = HeaderValue::try_from(reply::request_id()) {
             headers.insert("x-request-id", id);
         }
-        self.told().tell(&self.proxy, headers);
+        self.record.tell(self.told(), self.left(), response);
+    }
+
+    /// When the frame began to be written, once it did.
+    pub(super) fn left(&self) -> Option<Instant> {
+        self.inbox.left()
     }
 
     /// What is told about this try.
@@ -273,12 +290,14 @@ impl Try {
                 let Some(error) = failure else { return self.show(&event, out) };
                 self.reply.write_error(&error, out);
                 self.ended = true;
+                self.outcome = Outcome::Failed;
                 self.refused(&error);
             }
             Message::Fault(fault) => {
                 tracing::info!(fault = fault.name(), "stream breaks");
                 self.reply.write_fault(&fault, out);
                 self.ended = true;
+                self.outcome = broken_by(&fault);
                 self.proxy.pool.abandon(self.ticket.turn);
             }
         }
@@ -297,6 +316,9 @@ impl Try {
     /// turn finds it.
     fn settle(&mut self, event: &Event) {
         self.ended = true;
+        if event.name() == "response.failed" {
+            self.outcome = Outcome::Failed;
+        }
         let same = |id: &String| self.created.as_ref().is_none_or(|created| created == id);
         // One response under two ids is two responses in one lane: there is nothing to be continued.
         let id = event.response_id().filter(same).filter(|_| event.kind() == EventKind::Completed);
@@ -318,9 +340,18 @@ impl Try {
 
 impl Drop for Try {
     fn drop(&mut self) {
-        if !self.ended {
-            self.proxy.metrics.turns_abandoned.increment();
-            self.proxy.pool.abandon(self.ticket.turn);
+        if self.ended {
+            return;
         }
+        self.record.note(self.told(), self.left());
+        if let Some(Message::Fault(Fault::SlowReader)) = self.inbox.try_next() {
+            // It read too slowly to hear of it.
+            self.record.end(Outcome::Lagging);
+        }
+        self.proxy.pool.abandon(self.ticket.turn);
     }
+}
+
+fn broken_by(fault: &Fault) -> Outcome {
+    if *fault == Fault::SlowReader { Outcome::Lagging } else { Outcome::Failed }
 }

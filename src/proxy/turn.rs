@@ -3,15 +3,15 @@
 //! Control flow only. Where a turn goes is `proto::core`'s to say, what a fault leads to `proto::session::recovery`'s.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request as HttpRequest, Response};
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::downstream::body::{self, Body};
+use crate::downstream::body::Body;
 use crate::downstream::room::{Claim, Claiming};
 use crate::downstream::upload::{self, Upload};
 use crate::proto::core::{Placement, Plan, Ticket, Wish};
@@ -22,9 +22,11 @@ use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
 use crate::proto::wire::event::ErrorClass;
 use crate::proxy::plan::{Spent, Told};
+use crate::proxy::record::Record;
 use crate::proxy::relay::{Answer, Try};
 use crate::proxy::reply::{self, Problem};
 use crate::proxy::{Proxy, chat, passthrough};
+use crate::telemetry::turns::Outcome;
 use crate::upstream::pool::Account;
 
 /// Bodies above this are parsed off the async threads: beside a 50 MB body every stream would stand still.
@@ -35,8 +37,10 @@ const DECODED: usize = 6;
 
 /// Answers `POST /v1/responses`, or with `chat` `POST /v1/chat/completions`.
 pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat: bool) -> Response<Body> {
+    let began = Instant::now();
     // Before the body is read: it is the bodies that take the room.
     let Ok(permit) = proxy.turns.clone().try_acquire_owned() else {
+        proxy.metrics.turns_overloaded.increment();
         return Problem::overloaded("turns at once", 1).response();
     };
     let (parts, body) = request.into_parts();
@@ -48,10 +52,14 @@ pub(super) async fn run(proxy: &Arc<Proxy>, request: HttpRequest<Incoming>, chat
     let upload = match received {
         Ok(upload) if claim.set(upload.weight()) => upload,
         Err(error) if !refused => return Problem::from(&error).response(),
-        _ => return Problem::overloaded("bytes of request bodies at once", 1).response(),
+        _ => {
+            proxy.metrics.turns_overloaded.increment();
+            return Problem::overloaded("bytes of request bodies at once", 1).response();
+        }
     };
+    let record = Record::begin(proxy, permit, chat, began);
     let account = proxy.account(&parts.headers, &parts.extensions);
-    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, permit, chat };
+    let turn = Turn { proxy: proxy.clone(), parts, upload, claim, account, record, chat };
     match turn.read().await {
         Ok((request, dialect)) => turn.live(Arc::new(request), dialect).await,
         Err(reason) => turn.fall_back(&reason, Spent::default()).await,
@@ -65,8 +73,8 @@ struct Turn {
     /// The room it takes, for as long as it is held here.
     claim: Claim,
     account: Account,
-    /// One of the turns that may be under way; a stream keeps it to its end.
-    permit: OwnedSemaphorePermit,
+    /// What is kept of it, and its place among the turns that may be under way; a stream keeps it to its end.
+    record: Arc<Record>,
     /// It came as a chat request.
     chat: bool,
 }
@@ -109,6 +117,7 @@ impl Turn {
 
     /// Tries, and tries again as the ladder says.
     async fn live(self, request: Arc<Request>, dialect: Dialect) -> Response<Body> {
+        self.record.streams(request.stream);
         let mut wish = Wish::default();
         let anchored = request.anchor.is_some();
         let mut progress = Progress {
@@ -127,19 +136,20 @@ impl Turn {
                 }
             };
             let mut attempt =
-                Try::start(&self.proxy, (&request, &dialect), ticket, self.upload.raw.len(), spent);
+                Try::start(&self.record, (&request, &dialect), ticket, self.upload.raw.len(), spent);
             let fault = match attempt.answer().await {
-                Answer::Stream => return attempt.stream(self.permit),
-                Answer::Body(body) => return attempt.body(body, self.permit),
+                Answer::Stream => return attempt.stream(),
+                Answer::Body(body) => return attempt.body(body),
                 Answer::Fault(fault) => fault,
             };
             progress.delta = attempt.is_delta();
             progress.sent = attempt.was_sent();
             progress.begun = attempt.has_begun();
             spent = attempt.spent();
-            let (connection, told) = (attempt.connection(), attempt.told());
+            let (connection, told, left) = (attempt.connection(), attempt.told(), attempt.left());
             attempt.fail(&fault);
             let rung = recovery::next(&fault, progress);
+            self.record.recover(rung);
             tracing::info!(fault = fault.name(), ?rung, "turn recovers");
             self.note(&fault, &dialect);
             wish = match rung {
@@ -163,7 +173,12 @@ impl Turn {
                 }
                 Rung::Fail => {
                     let mut response = reply::fault(&fault);
-                    told.tell(&self.proxy, response.headers_mut());
+                    self.record.tell(told, left, &mut response);
+                    self.record.end(if fault == Fault::SlowReader {
+                        Outcome::Lagging
+                    } else {
+                        Outcome::Failed
+                    });
                     return response;
                 }
             };
@@ -193,14 +208,19 @@ impl Turn {
     /// The client's own bytes over HTTP.
     async fn fall_back(self, reason: &Reason, spent: Spent) -> Response<Body> {
         let told = Told::http(reason, self.upload.raw.len(), spent);
-        let Self { proxy, parts, upload: Upload { raw, .. }, claim, permit, .. } = self;
+        let Self { proxy, parts, upload: Upload { raw, .. }, claim, record, .. } = self;
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let (client, upstream) = (&proxy.client, &proxy.upstream);
+        let left = Some(Instant::now());
+        record.note(told.clone(), left);
         let sent = passthrough::resend(client, upstream, parts.method, path, &parts.headers, raw).await;
         drop(claim);
+        if sent.is_ok() {
+            record.hear();
+        }
         let mut response = sent.unwrap_or_else(|error| Problem::from(&error).response());
-        told.tell(&proxy, response.headers_mut());
-        response.map(|answer| body::keeping(answer, permit))
+        record.tell(told, left, &mut response);
+        record.watch(response)
     }
 }
 

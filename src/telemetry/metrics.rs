@@ -1,5 +1,6 @@
 //! Counters of what has happened since the start, as one struct that the proxy writes and tests read.
-//! They only ever grow; nothing here steers a turn, and nothing here is a gauge or a page.
+//! They only ever grow; nothing here steers a turn, and nothing here is a gauge or a page: what is shown anywhere is read
+//! from here.
 
 use std::{
     collections::BTreeMap,
@@ -8,6 +9,9 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::turns::{Api, PlanName};
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -61,17 +65,63 @@ impl Labelled {
     }
 }
 
+/// A number that grows, told apart by the API that turns came by.
+#[derive(Debug, Default)]
+pub struct ByApi {
+    responses: Counter,
+    chat: Counter,
+}
+
+impl ByApi {
+    /// The counter of one API.
+    #[must_use]
+    pub fn of(&self, api: Api) -> &Counter {
+        match api {
+            Api::Responses => &self.responses,
+            Api::Chat => &self.chat,
+        }
+    }
+
+    /// The count so far, of both.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.responses.value() + self.chat.value()
+    }
+}
+
+/// A distribution, told apart by plan.
+#[derive(Debug, Default)]
+pub struct ByPlan {
+    delta: Histogram,
+    full: Histogram,
+    http: Histogram,
+}
+
+impl ByPlan {
+    /// The distribution of one plan.
+    #[must_use]
+    pub fn of(&self, plan: PlanName) -> &Histogram {
+        match plan {
+            PlanName::Delta => &self.delta,
+            PlanName::Full => &self.full,
+            PlanName::Http => &self.http,
+        }
+    }
+}
+
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Requests without a client key, or of foreign pages: answered 401 or 403, not forwarded.
     pub requests_refused: Counter,
+    /// Turns that were answered 503 at a limit of ours, unread or unsent.
+    pub turns_overloaded: Counter,
     /// Turns that went as a delta.
-    pub turns_delta: Counter,
+    pub turns_delta: ByApi,
     /// Turns that went over a socket in full.
-    pub turns_full: Counter,
+    pub turns_full: ByApi,
     /// Turns that went over plain HTTP.
-    pub turns_http: Counter,
+    pub turns_http: ByApi,
     /// Why turns went in full or over HTTP, by the reason's name in `x-tailwire`.
     pub reasons: Labelled,
     /// Bytes of clients' turn bodies as they came, before content decoding.
@@ -94,10 +144,22 @@ pub struct Metrics {
     pub recovered_full_new: Counter,
     /// Turns repeated over HTTP.
     pub recovered_http: Counter,
+    /// Turns whose client has the whole answer.
+    pub turns_completed: Counter,
+    /// Turns whose client was told of an error, or whose stream broke.
+    pub turns_failed: Counter,
     /// Turns whose client went away before the end.
     pub turns_abandoned: Counter,
     /// Turns that were ended because their client read too slowly.
     pub turns_lagging: Counter,
+    /// From the end of a client's body to the beginning of the frame or request that was answered, in microseconds.
+    pub added: ByPlan,
+    /// From the end of a client's body to the first event, over HTTP to the head of the answer, in microseconds.
+    pub first_event: ByPlan,
+    /// Bytes of a client's body as it came.
+    pub received_sizes: ByPlan,
+    /// Bytes that went over the wire for a turn.
+    pub wire_sizes: ByPlan,
     /// Requests that were passed through without being a turn.
     pub passthrough: Counter,
 }

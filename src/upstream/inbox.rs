@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -72,6 +73,8 @@ struct Shared {
     all: Arc<AtomicUsize>,
     /// Bytes of the turn's frame on the wire; 0 until it was sent.
     wire: AtomicU64,
+    /// When it began to be written.
+    left: OnceLock<Instant>,
 }
 
 impl Shared {
@@ -109,6 +112,7 @@ pub fn queue(bounds: Bounds, all: Arc<AtomicUsize>, relief: Arc<Notify>) -> (Out
         bounds,
         all,
         wire: AtomicU64::new(0),
+        left: OnceLock::new(),
     };
     let shared = Arc::new(shared);
     (Outlet(shared.clone()), Inbox(shared))
@@ -159,6 +163,7 @@ impl Outlet {
 
     /// Notes what the turn's frame weighed on the wire.
     pub fn sent(&self, wire: u64) {
+        self.0.left.get_or_init(Instant::now);
         self.0.wire.store(wire.max(1), Ordering::Relaxed);
     }
 
@@ -207,6 +212,11 @@ impl Inbox {
             }
         }
         Some(message)
+    }
+
+    /// When the frame began to be written, once it did.
+    pub fn left(&self) -> Option<Instant> {
+        self.0.left.get().copied()
     }
 
     /// Bytes of the frame on the wire, once it was sent.
