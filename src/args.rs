@@ -82,6 +82,35 @@ pub struct DemoArgs {
     pub no_stream: bool,
 }
 
+/// Flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The settings file, as for `serve`; its address is not used
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the command connects [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "ADDR", value_parser = flag("listen"))]
+    pub listen: Option<String>,
+    /// The provider's base URL [default: the settings', else `OPENAI_BASE_URL`, else <https://api.openai.com/v1>]
+    #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
+    pub upstream: Option<String>,
+    /// The provider's rules, as for `serve`
+    #[arg(long, value_name = "NAME", value_parser = flag("profile"))]
+    pub profile: Option<String>,
+    /// Append the log to this file; without it there is none
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Write the summary to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// No summary on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// What to run, with its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
 /// Flags of `explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {

@@ -14,16 +14,21 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     app,
-    args::{CheckArgs, DemoArgs, ExplainArgs, ServeArgs, SimArgs},
+    args::{CheckArgs, DemoArgs, ExplainArgs, RunArgs, ServeArgs, SimArgs},
     check,
     config::{self, LogFormat, Settings},
     demo,
     explain::{self, ExplainError},
+    run::{self, RunError},
     telemetry,
 };
 
 /// `EX_USAGE`: the command line makes no sense.
 pub const USAGE: u8 = 64;
+/// As shells have it: there is no such command.
+pub const NOT_FOUND: u8 = 127;
+/// As shells have it: the command cannot be started.
+pub const NOT_EXECUTABLE: u8 = 126;
 /// `EX_DATAERR`: a file that holds something else than was asked for.
 pub const DATA: u8 = 65;
 /// `EX_NOINPUT`: a file that cannot be read.
@@ -55,6 +60,10 @@ pub enum Command {
     Sim(SimArgs),
     /// Read the configuration, connect upstream, and say in plain words what works.
     Check(CheckArgs),
+    /// Run a command with a proxy of its own: `tailwire run -- python agent.py`. The terminal, signals and exit code are the
+    /// command's; a short summary follows on stderr.
+    #[command(after_help = run::help())]
+    Run(RunArgs),
     /// Why one request does or does not continue another, in words; exits with 0 if it does, with 1 if not.
     Explain(ExplainArgs),
     /// Print every setting with its default: the shipped `proxy.toml`.
@@ -90,11 +99,27 @@ pub async fn run(command: Command) -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(arguments) => exit(demo::run(arguments).await),
+        Command::Run(arguments) => ended(run::run(arguments).await),
         Command::Explain(arguments) => explained(explain::run(&arguments)),
         Command::Sim(arguments) => exit(app::simulate(arguments).await),
         // A reader that closes early, such as `head`, is not an error.
         Command::Config => exit(io::stdout().write_all(config::sample().as_bytes()).or_else(broken_pipe)),
     }
+}
+
+/// The command's exit code, or why there is none.
+fn ended(result: Result<u8, RunError>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
+    complain(&error);
+    ExitCode::from(match error {
+        RunError::Config(_) | RunError::Files(_) => CONFIG,
+        RunError::Start(_) | RunError::Output { .. } => UNAVAILABLE,
+        RunError::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+        RunError::Command { .. } => NOT_EXECUTABLE,
+    })
 }
 
 /// 0 if the later request continues the earlier one, 1 if not.

@@ -14,6 +14,7 @@ pub mod downstream;
 pub mod explain;
 pub mod proto;
 pub mod proxy;
+pub mod run;
 pub mod sim;
 pub mod telemetry;
 pub mod upstream;
