@@ -4,13 +4,15 @@
 //! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 65 and 66 for what `explain` cannot read, 69 cannot bind
 //! or reach, 78 bad configuration.
 
+mod pages;
+
 use std::{
     ffi::OsString,
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     app,
@@ -68,6 +70,16 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Print every setting with its default: the shipped `proxy.toml`.
     Config,
+    /// Print the completions of a shell: `tailwire completions bash > /etc/bash_completion.d/tailwire`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page: of tailwire, or of one of its commands.
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// Parses a command line, program name first.
@@ -102,8 +114,12 @@ pub async fn run(command: Command) -> ExitCode {
         Command::Run(arguments) => ended(run::run(arguments).await),
         Command::Explain(arguments) => explained(explain::run(&arguments)),
         Command::Sim(arguments) => exit(app::simulate(arguments).await),
-        // A reader that closes early, such as `head`, is not an error.
-        Command::Config => exit(io::stdout().write_all(config::sample().as_bytes()).or_else(broken_pipe)),
+        Command::Config => print(config::sample().as_bytes()),
+        Command::Completions { shell } => print(&pages::completions(CommandLine::command(), shell)),
+        Command::Man { command } => match pages::manual(CommandLine::command(), command.as_deref()) {
+            Ok(page) => print(&page),
+            Err(error) => answer(&error),
+        },
     }
 }
 
@@ -159,6 +175,11 @@ fn exit(result: io::Result<()>) -> ExitCode {
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
+/// Prints an answer. A reader that closes early, such as `head`, is not an error.
+fn print(text: &[u8]) -> ExitCode {
+    exit(io::stdout().write_all(text).or_else(broken_pipe))
+}
+
 fn complain(error: &dyn std::error::Error) {
     let _unheard = writeln!(io::stderr(), "tailwire: {error}");
 }
@@ -180,7 +201,6 @@ mod tests {
 
     #[test]
     fn the_declaration_is_sound() {
-        use clap::CommandFactory;
         CommandLine::command().debug_assert();
     }
 
