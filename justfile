@@ -62,3 +62,8 @@ fuzz *ARGS:
 # Lines of the heart that its tests reach; fails below 95 %.
 cover:
     bash tests/cover/run.sh
+
+# The dashboard in Chromium (Debian's is installed where it is missing and may be). `--screenshots` writes docs/screenshots anew.
+browser *ARGS:
+    cargo build --locked
+    python3 tests/browser/run.py {{ARGS}}

@@ -2,6 +2,7 @@
 //!
 //! The only place that knows every room. Decides nothing about requests.
 
+mod admin;
 mod files;
 
 use std::io;
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::admin::AdminListener;
 use self::files::Files;
 use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
@@ -46,6 +48,7 @@ pub struct Running {
     serving: JoinHandle<u32>,
     files: Arc<Files>,
     _watching: Watching,
+    admin: AdminListener,
     scheme: &'static str,
 }
 
@@ -72,17 +75,23 @@ impl Running {
         let files = Arc::new(Files::new(settings, tls.clone(), proxy.clone()));
         let watching = Watching(tokio::spawn(files.clone().watch()));
         let (stage, stages) = watch::channel(Stage::Running);
+        let admin = AdminListener::start(&proxy, limits, stages.clone()).await?;
         let handler = {
             let proxy = proxy.clone();
             move |request| reply::guarded(proxy.clone().handle(request))
         };
         let serving = tokio::spawn(listen::serve_over(tls, listener, handler, limits, stages));
-        Ok(Self { addr, proxy, stage, serving, files, _watching: watching, scheme })
+        Ok(Self { addr, proxy, stage, serving, files, _watching: watching, admin, scheme })
     }
 
     /// What a client sets as its base URL.
     pub fn base_url(&self) -> String {
         format!("{}://{}/v1", self.scheme, self.addr)
+    }
+
+    /// Where health, metrics and the dashboard are; none if the settings have them off, or they had no place.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.addr
     }
 
     /// Reads the files of keys and certificates again, changed or not. What cannot be used is reported in the log, and the
@@ -151,6 +160,7 @@ impl Running {
     async fn finish(self) -> u32 {
         let cut = self.serving.await.unwrap_or_default();
         self.proxy.pool().close().await;
+        self.admin.end().await;
         cut
     }
 }

@@ -19,6 +19,12 @@ pub struct ServeArgs {
     /// Listen where other machines can reach it
     #[arg(long)]
     pub allow_remote: bool,
+    /// Where health, metrics and the dashboard are, or off [default: 127.0.0.1:8485 if that is free]
+    #[arg(long, value_name = "ADDR", value_parser = flag("admin_listen"))]
+    pub admin: Option<String>,
+    /// Have them where other machines can reach them
+    #[arg(long)]
+    pub admin_allow_remote: bool,
     /// The provider's base URL [default: <https://api.openai.com/v1>]
     #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
     pub upstream: Option<String>,
@@ -180,10 +186,13 @@ impl ServeArgs {
         &self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Settings, config::ConfigError> {
+        let admin_allow_remote = self.admin_allow_remote.then(|| String::from("true"));
         let allow_remote = self.allow_remote.then(|| String::from("true"));
         let flags: Vec<(&'static str, String)> = [
             ("listen", &self.listen),
             ("allow_remote", &allow_remote),
+            ("admin_listen", &self.admin),
+            ("admin_allow_remote", &admin_allow_remote),
             ("upstream", &self.upstream),
             ("profile", &self.profile),
             ("log.level", &self.log),

@@ -17,7 +17,7 @@ use std::{
 
 use self::file::Written;
 pub use self::{
-    choice::{Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
+    choice::{AdminListen, Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::Place,
     secret::{Keys, NamedKey, Secret, is_exposed},
     settings::{Limits, Log, Settings, Timeouts},

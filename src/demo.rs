@@ -22,7 +22,7 @@ use self::figures::{Figures, Run};
 use self::workload::Workload;
 use crate::app;
 use crate::args::{DemoApi, DemoArgs, DemoCompression};
-use crate::config::{Compression, ProfileName, Settings};
+use crate::config::{AdminListen, Compression, ProfileName, Settings};
 use crate::sim::script::Link;
 use crate::sim::{self, Script};
 
@@ -140,6 +140,7 @@ fn script(arguments: &DemoArgs) -> Script {
 fn settings(upstream: &str, compression: Compression) -> io::Result<Settings> {
     Ok(Settings {
         listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: AdminListen::Off,
         upstream: upstream.parse::<Uri>().map_err(io::Error::other)?,
         profile: ProfileName::Openai,
         compression,

@@ -2,8 +2,10 @@
 //!
 //! Floors, from the ground up; a module imports its own room and the floors below, never upward:
 //! `proto` (pure: no I/O, no clock, no async) · `config`, `telemetry` · `downstream`, `upstream`, `sim`
-//! (all sockets) · `proxy` (the life of a request) · `args` · `app`, `check`, `demo`, `explain`, `run`, `cli` (the door).
+//! (all sockets) · `proxy` (the life of a request) · `admin` (what is shown of it) · `args` · `app`, `check`, `demo`, `explain`, `run`,
+//! `top`, `cli` (the door).
 
+pub mod admin;
 pub mod app;
 pub mod args;
 pub mod check;

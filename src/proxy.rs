@@ -20,6 +20,7 @@ use crate::proto::digest::Key;
 use crate::proto::session::profile::Profile;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::turns::Journal;
+use crate::upstream::dial::ConnectError;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::origin::Upstream;
@@ -177,6 +178,24 @@ impl Proxy {
     /// The last turns.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
+    }
+
+    /// The settings it runs by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The provider's rules.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whether the upstream can be reached, tried now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn reach(&self) -> Result<(), ConnectError> {
+        self.dialer.reach(&self.upstream.target("/v1/responses")).await
     }
 
     /// Turns under way: clients that are uploading, waiting or reading.

@@ -25,6 +25,7 @@ const FLOORS: &[&[&str]] = &[
     &["config", "telemetry"],
     &["downstream", "upstream", "sim"],
     &["proxy"],
+    &["admin"],
     &["args"],
     &["app", "check", "demo", "explain", "run", "top", "cli"],
 ];

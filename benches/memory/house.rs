@@ -50,7 +50,17 @@ impl House {
     pub(crate) async fn start(script: Script, settings: &[(&str, &str)]) -> Self {
         let sim = Running::start(script).await.expect("a port for the provider");
         let mut command = Command::new(binary());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--profile", "openai", "--log", "error"]);
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "off",
+            "--profile",
+            "openai",
+            "--log",
+            "error",
+        ]);
         command.args(["--upstream", &sim.base_url()]).env_clear().stdout(Stdio::piped());
         command.envs(settings.iter().map(|(name, value)| (format!("TAILWIRE_{name}"), *value)));
         let mut child = command.spawn().expect("the binary is built");

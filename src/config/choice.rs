@@ -1,5 +1,24 @@
 //! The settings that are one word out of a few. Says what the words are, not what the program does about them.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// Where health, metrics and the dashboard are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminListen {
+    /// At [`Self::USUAL`] if that is free; else nowhere.
+    #[default]
+    Auto,
+    /// There, or the program does not start.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl AdminListen {
+    /// Where people look for it.
+    pub const USUAL: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8485));
+}
+
 /// An enum, and the word each variant is written as.
 macro_rules! choice {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])+ $variant:ident = $word:literal,)+ }) => {

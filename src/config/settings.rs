@@ -8,12 +8,12 @@ use hyper::{Uri, header::HeaderName};
 
 use super::{
     ConfigError,
-    choice::{Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
+    choice::{AdminListen, Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
     secret::{NamedKey, Secret},
     values::{
-        Address, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB, Names,
-        OneOf, Size, Span,
+        Address, AdminAddress, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key,
+        MIB, Names, OneOf, Size, Span,
     },
 };
 
@@ -101,6 +101,13 @@ section! {
         /// Allows `listen` to be something else than this machine's loopback without client keys, without TLS, or
         /// without both. Whoever reaches the port can then use it, or read what is said on it.
         allow_remote: bool = false, Flag;
+        /// Where health (`/live`, `/ready`), metrics (`/metrics`), records of turns (`/turns`, `/stats`, `/events`) and the
+        /// dashboard (`/`) are: numbers and names, no content and no key. `auto` is 127.0.0.1:8485 if that is free; if not,
+        /// there are none, and the log says so. With an address the program does not start where it cannot have it.
+        admin_listen: AdminListen = "auto", AdminAddress;
+        /// Allows `admin_listen` to be something else than this machine's loopback. Whoever reaches it can then read how much
+        /// is used, when and by which plan; there is neither TLS nor a key before it.
+        admin_allow_remote: bool = false, Flag;
         /// Who may use the port: a key for each client, `KEY` or `NAME KEY`, of 16 to 512 characters. A client presents
         /// it as SDKs do (`Authorization: Bearer`, `api-key`, `x-api-key`) where there is an upstream key to take its
         /// place, else as `x-tailwire-key`; without it the answer is 401. Two keys never share a conversation.
@@ -246,6 +253,8 @@ section! {
         stalled_client: Duration = "5m", WAIT;
         /// How long an answer nobody listens to is still read. Beyond it its socket takes no new turns.
         abandon_grace: Duration = "5s", GRACE;
+        /// How long what is known of the upstream counts for `/ready`. Beyond it `/ready` connects to it anew.
+        ready: Duration = "10s", WAIT;
         /// For open turns after the signal to stop. Beyond it they are cut.
         drain: Duration = "30s", GRACE;
         /// A socket without a turn for this long is closed; its conversations' next turns go in full where the
@@ -339,6 +348,14 @@ impl Settings {
                     return refuse(key, &message);
                 }
             }
+        }
+        if let AdminListen::At(address) = self.admin_listen
+            && !address.ip().is_loopback()
+            && !self.admin_allow_remote
+        {
+            let message =
+                format!("other machines can reach {address}; set admin_allow_remote if that is meant");
+            return refuse("admin_listen", &message);
         }
         self.keys().map(drop)
     }

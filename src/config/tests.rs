@@ -94,6 +94,11 @@ fn refusals_say_where_and_what() {
             "\nlisten = 8484",
             "line 2: listen: expected an IP address and a port; port 0 picks a free one; found a number",
         ),
+        ("admin_listen = \"localhost\"", "`localhost` is neither `auto` nor `off` nor an address"),
+        (
+            "admin_listen = \"0.0.0.0:1\"",
+            "line 1: admin_listen: other machines can reach 0.0.0.0:1; set admin_allow",
+        ),
         ("listen = \"localhost:1\"", "`localhost:1` is not an address such as 127.0.0.1:8484"),
         ("allow_remote = \"yes\"", "expected true or false; found a text"),
         (
@@ -130,6 +135,7 @@ fn refusals_say_where_and_what() {
         assert!(error.contains(expected), "{text:?}\n  said:     {error}\n  expected: {expected}");
     }
     assert!(from_text("listen = \"0.0.0.0:1\"\nallow_remote = true").is_ok());
+    assert!(from_text("admin_listen = \"0.0.0.0:1\"\nadmin_allow_remote = true").is_ok());
     assert!(from_text("listen = \"[::1]:1\"\n[timeouts]\ndrain = \"0s\"").is_ok());
 }
 

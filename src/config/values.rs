@@ -6,6 +6,7 @@ use std::{fmt::Display, net::SocketAddr, path::PathBuf, time::Duration};
 use hyper::{Uri, header::HeaderName};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
+use super::choice::AdminListen;
 use super::file::Raw;
 use super::secret::{NamedKey, Secret};
 
@@ -114,6 +115,25 @@ impl Address {
     pub(super) fn read(&self, raw: &Raw) -> Result<SocketAddr, String> {
         let text = text(raw, || self.kind())?;
         text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:8484 or [::1]:8484"))
+    }
+}
+
+/// An address for the admin listener, or a word instead.
+pub(super) struct AdminAddress;
+
+impl AdminAddress {
+    pub(super) fn kind(&self) -> String {
+        String::from("\"auto\" | \"off\" | an IP address and a port; port 0 picks a free one")
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<AdminListen, String> {
+        match text(raw, || self.kind())? {
+            "auto" => Ok(AdminListen::Auto),
+            "off" => Ok(AdminListen::Off),
+            text => text.parse().map(AdminListen::At).map_err(|_| {
+                format!("`{text}` is neither `auto` nor `off` nor an address such as 127.0.0.1:8485")
+            }),
+        }
     }
 }
 

@@ -175,9 +175,11 @@ fn without_scheme(value: &[u8]) -> &[u8] {
 const BEARER: &[u8] = b"Bearer ";
 
 /// Whether a program on this machine sent this of its own accord, as far as a browser would tell: it came to a name of
-/// this machine (a foreign name that resolves here is DNS rebinding), and from no foreign page. Otherwise the header
-/// that shows it.
-fn local(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
+/// this machine (a foreign name that resolves here is DNS rebinding), and from no foreign page.
+///
+/// # Errors
+/// The header that shows otherwise.
+pub fn local(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
     let mut hosts = headers.get_all(HOST).iter().map(|host| {
         host.to_str()
             .ok()

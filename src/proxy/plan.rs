@@ -88,12 +88,7 @@ impl Told {
 
     /// Counts the turn, and notes it in the log: sizes and names, no content.
     pub(super) fn count(&self, metrics: &Metrics, api: Api) {
-        let plan = match self.plan {
-            PlanName::Delta => &metrics.turns_delta,
-            PlanName::Full => &metrics.turns_full,
-            PlanName::Http => &metrics.turns_http,
-        };
-        plan.of(api).increment();
+        metrics.turns(self.plan).of(api).increment();
         if let Some(reason) = self.reason {
             metrics.reasons.increment(reason);
         }

@@ -19,7 +19,7 @@ use crate::downstream::body::{Body, BodyError};
 use crate::proto::session::recovery::Rung;
 use crate::proxy::Proxy;
 use crate::proxy::plan::Told;
-use crate::telemetry::turns::{Api, Form, Outcome, Turn};
+use crate::telemetry::turns::{Api, Form, Outcome, Turn, wall_clock};
 
 /// See the module. Shared by all that know something about the turn; if all of them let go before its end, its client
 /// has left.
@@ -60,7 +60,7 @@ impl Record {
             proxy: proxy.clone(),
             api: if chat { Api::Chat } else { Api::Responses },
             began,
-            began_at: SystemTime::now().checked_sub(began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            began_at: wall_clock().checked_sub(began.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             uploaded: Instant::now(),
             state: Mutex::default(),
             _permit: permit,

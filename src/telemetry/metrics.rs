@@ -164,6 +164,18 @@ pub struct Metrics {
     pub passthrough: Counter,
 }
 
+impl Metrics {
+    /// Turns that travelled so.
+    #[must_use]
+    pub fn turns(&self, plan: PlanName) -> &ByApi {
+        match plan {
+            PlanName::Delta => &self.turns_delta,
+            PlanName::Full => &self.turns_full,
+            PlanName::Http => &self.turns_http,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,6 +151,19 @@ impl Outcome {
     }
 }
 
+/// The clock on the wall, for people to read: nothing is decided by it.
+#[must_use]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A time by the clock on the wall in seconds since 1970, to the millisecond.
+#[must_use]
+pub fn unix_seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as f64 / 1e3
+}
+
 /// The last turns, oldest first, and the way to hear of the next.
 #[derive(Debug)]
 pub struct Journal {

@@ -80,7 +80,7 @@ pub struct Refusal {
 }
 
 /// Either kind of connection.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Dials `target` and sends one request (method, headers; the path and `Host` are the target's), which may upgrade
@@ -125,7 +125,12 @@ pub(super) async fn refusal(response: Response<Incoming>, deadline: Instant) -> 
     Refusal { status: parts.status, headers: parts.headers, body: body.into() }
 }
 
-async fn connect(tls: &Tls, target: &Target, deadline: Instant) -> Result<Box<dyn Stream>, ConnectError> {
+/// A connection to it, ready for a request.
+pub(super) async fn connect(
+    tls: &Tls,
+    target: &Target,
+    deadline: Instant,
+) -> Result<Box<dyn Stream>, ConnectError> {
     let lookup = lookup_host((target.host.as_str(), target.port));
     let addresses: Vec<_> = within(deadline, Phase::Dns, lookup).await?.map_err(ConnectError::Dns)?.collect();
     let stream = first(&addresses, deadline).await?;

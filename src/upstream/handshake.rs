@@ -93,6 +93,14 @@ impl Dialer {
         dial::exchange(&self.tls, target, request, Instant::now() + self.timeout).await
     }
 
+    /// Whether it can be reached: name, TCP and TLS. Says nothing to it.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn reach(&self, target: &Target) -> Result<(), ConnectError> {
+        dial::connect(&self.tls, target, Instant::now() + self.timeout).await.map(drop)
+    }
+
     async fn attempt(
         &self,
         target: &Target,

@@ -17,6 +17,7 @@ use crate::proto::core::{Core, Placement, Ticket, Wish};
 use crate::proto::digest::{Digest, Key};
 use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, TurnId};
+use crate::proto::session::connection::view::SocketView;
 use crate::proto::transcript::echo::Echo;
 use crate::proto::transcript::prefix::Prefix;
 use crate::proto::transcript::request::Request;
@@ -228,6 +229,16 @@ impl Pool {
     /// Turns that have a place on a socket.
     pub fn turns(&self) -> usize {
         self.core().turns()
+    }
+
+    /// The sockets as people are shown them, the oldest first.
+    pub fn view(&self) -> Vec<SocketView> {
+        self.core().view(Instant::now())
+    }
+
+    /// Bytes that the index of conversations takes up.
+    pub fn index_bytes(&self) -> usize {
+        self.core().index().weight()
     }
 
     /// Bytes queued for readers.

@@ -106,7 +106,7 @@ async fn f44_socket_and_http_go_the_same_way_whatever_the_proxy_variables_say() 
     // A proxy that nobody serves: who obeyed these variables could reach nothing.
     let nowhere = "http://127.0.0.1:1";
     let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", &upstream]).env_clear();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--upstream", &upstream]).env_clear();
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         command.env(name, nowhere);
     }

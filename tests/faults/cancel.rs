@@ -366,9 +366,9 @@ impl Scene {
     /// What the proxy counted, and what the provider saw of the turn at all.
     async fn assert_counted(&self, record: Option<usize>) {
         let (phase, company) = (self.cell.phase, self.cell.company);
-        let no_try = [Phase::Uploading, Phase::Fallback].contains(&phase)
-            || (phase == Phase::AfterTheTerminal && !self.cell.is_unread());
-        let leavers = u64::from(!no_try) + u64::from(company == Company::Leaver);
+        let no_turn =
+            phase == Phase::Uploading || (phase == Phase::AfterTheTerminal && !self.cell.is_unread());
+        let leavers = u64::from(!no_turn) + u64::from(company == Company::Leaver);
         let abandoned = &self.world.proxy.metrics().turns_abandoned;
         until(&format!("{}: abandoned", self.about), || abandoned.value() == leavers).await;
         if phase == Phase::WaitingForASocket {

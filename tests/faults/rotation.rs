@@ -181,6 +181,7 @@ async fn a_proxy_that_starts_anew_costs_one_full_resend() {
             let mut settings = Settings {
                 // The port its clients know.
                 listen: proxy.addr,
+                admin_listen: tailwire::config::AdminListen::Off,
                 upstream: sim.base_url().parse().unwrap(),
                 ..Settings::default()
             };
@@ -238,6 +239,7 @@ async fn f40_a_socket_that_grows_old_is_left_turn_by_turn_and_nobody_is_cut() {
         let World { proxy, sim, reference } = World::start(width, |_| {}).await;
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
+            admin_listen: tailwire::config::AdminListen::Off,
             upstream: sim.base_url().parse().unwrap(),
             profile: tailwire::config::ProfileName::Openai,
             ..Settings::default()

@@ -9,6 +9,7 @@ use tailwire::config::{Compression, Settings};
 use tailwire::sim::ledger::{Book, Outcome};
 use tailwire::sim::rules::Ending;
 use tailwire::sim::script::Limits;
+use tailwire::telemetry::turns;
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
@@ -163,6 +164,9 @@ async fn beside_a_neighbour_a_slow_reader_loses_its_turn() {
     until("the socket was read on", || world.sim.provider.ledger().read(ended)).await;
     assert_eq!(neighbour.turn(&world, "text=20", "after").await, "delta", "the socket takes new turns");
     let answer = within("the rest", Answer::read(response)).await;
+    let turns = world.proxy.journal().turns();
+    let lagging = turns.iter().filter(|turn| turn.outcome == turns::Outcome::Lagging);
+    assert_eq!(lagging.count(), 1, "and is on record as what it was");
     assert_eq!((&*answer.code(), answer.broken), ("tailwire_slow_reader", true));
     until("nothing is kept", || world.proxy.buffered() == 0).await;
     assert_eq!(neighbour.turn(&world, "text=20", "after").await, "delta");

@@ -19,7 +19,7 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tailwire::app;
-use tailwire::config::{ProfileName, Settings};
+use tailwire::config::{AdminListen, ProfileName, Settings};
 use tailwire::sim::script::Limits;
 use tailwire::sim::{self, Script};
 use tokio::net::TcpStream;
@@ -60,6 +60,7 @@ impl World {
         scanner::listen();
         let mut settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
+            admin_listen: AdminListen::Off,
             upstream: base.parse().unwrap(),
             profile: if width == Width::Single { ProfileName::Azure } else { ProfileName::Openai },
             ..Settings::default()

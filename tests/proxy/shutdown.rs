@@ -99,7 +99,11 @@ struct Binary {
 impl Binary {
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-        command.args(arguments).env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("TAILWIRE_ADMIN_LISTEN", "off")
+            .current_dir(env!("CARGO_TARGET_TMPDIR"));
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }

@@ -57,7 +57,7 @@ npm ci --loglevel=error >/dev/null
 
 launch sim --listen 127.0.0.1:0
 direct=$url
-launch serve --listen 127.0.0.1:0 --upstream "$direct"
+launch serve --listen 127.0.0.1:0 --admin off --upstream "$direct"
 proxy=$url
 
 .venv/bin/python agent.py "$direct" "$proxy"

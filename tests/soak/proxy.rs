@@ -181,7 +181,7 @@ impl House {
         for _ in 0..STARTS {
             let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
             command.args(["serve", "--listen", &self.addr.to_string(), "--upstream", &self.upstream]);
-            command.args(["--profile", life.profile, "--log", "error"]);
+            command.args(["--profile", life.profile, "--log", "error", "--admin", "off"]);
             command.envs(self.variables(life)).stdout(Stdio::piped());
             let mut child = command.spawn().expect("the binary is there");
             let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));

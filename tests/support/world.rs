@@ -6,7 +6,7 @@
 pub(crate) mod scanner;
 
 use tailwire::app;
-use tailwire::config::Settings;
+use tailwire::config::{AdminListen, Settings};
 use tailwire::sim::ledger::{Ledger, Outcome, Record};
 use tailwire::sim::{Running, Script};
 
@@ -88,6 +88,7 @@ pub(crate) fn settings_for(upstream: &str) -> Settings {
     scanner::listen();
     Settings {
         listen: ([127, 0, 0, 1], 0).into(),
+        admin_listen: AdminListen::Off,
         upstream: upstream.parse().unwrap(),
         ..Settings::default()
     }

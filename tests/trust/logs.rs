@@ -32,7 +32,7 @@ impl Binary {
     async fn start(upstream: &str, format: &str, more: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
         command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
-        command.args(["--listen", "127.0.0.1:0", "--upstream", upstream]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", upstream]);
         command.env("TAILWIRE_LOG_LEVEL", "trace").env("TAILWIRE_LOG_FORMAT", format);
         command.envs(more.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

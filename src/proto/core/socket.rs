@@ -8,6 +8,7 @@ use crate::proto::core::Core;
 use crate::proto::core::gate::Refusal;
 use crate::proto::fault::Fault;
 use crate::proto::id::{ConnectionId, TurnId};
+use crate::proto::session::connection::view::SocketView;
 use crate::proto::session::connection::{Action, Verdict};
 use crate::proto::session::lane::{Lane, State};
 use crate::proto::transcript::index::Place;
@@ -19,6 +20,11 @@ use crate::proto::wire::event::Event;
 const SMALLEST_LIMIT: usize = 16 << 10;
 
 impl Core {
+    /// The sockets as people are shown them, the oldest first.
+    pub fn view(&self, now: Instant) -> Vec<SocketView> {
+        self.connections.values().map(|connection| connection.view(now)).collect()
+    }
+
     /// A socket is open.
     pub fn opened(&mut self, now: Instant, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else { return };

@@ -16,6 +16,7 @@ use crate::proto::wire::event::{Event, EventKind};
 
 mod end;
 mod error;
+pub mod view;
 
 /// What the driver is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct Connection {
     id: ConnectionId,
     account: Digest,
     phase: Phase,
+    /// When it was opened; until then, when that began.
+    since: Instant,
     lanes: BTreeMap<LaneId, Lane>,
     /// Names used so far; they are never given back (protocol §1.7).
     names: u32,
@@ -77,6 +80,7 @@ impl Connection {
             id,
             account,
             phase: Phase::Connecting,
+            since: now,
             lanes: BTreeMap::new(),
             names: 0,
             max_names: lanes,
@@ -218,6 +222,7 @@ impl Connection {
     /// The handshake succeeded.
     pub fn handle_open(&mut self, now: Instant) {
         self.phase = Phase::Open;
+        self.since = now;
         self.health.hear(now);
         self.health.touch(now);
         self.close_if_done();
