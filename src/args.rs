@@ -103,6 +103,9 @@ pub struct RunArgs {
     /// The provider's rules, as for `serve`
     #[arg(long, value_name = "NAME", value_parser = flag("profile"))]
     pub profile: Option<String>,
+    /// Where `tailwire top` and the dashboard find it, or off [default: 127.0.0.1:8485 if that is free]
+    #[arg(long, value_name = "ADDR", value_parser = flag("admin_listen"))]
+    pub admin: Option<String>,
     /// Append the log to this file; without it there is none
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -115,6 +118,17 @@ pub struct RunArgs {
     /// What to run, with its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
+}
+
+/// Flags of `top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// The admin listener of the proxy to look at
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:8485")]
+    pub admin: String,
+    /// Print how things stand once, as text; so it is also done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// Flags of `explain`.

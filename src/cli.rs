@@ -16,13 +16,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     app,
-    args::{CheckArgs, DemoArgs, ExplainArgs, RunArgs, ServeArgs, SimArgs},
+    args::{CheckArgs, DemoArgs, ExplainArgs, RunArgs, ServeArgs, SimArgs, TopArgs},
     check,
     config::{self, LogFormat, Settings},
     demo,
     explain::{self, ExplainError},
     run::{self, RunError},
-    telemetry,
+    telemetry, top,
 };
 
 /// `EX_USAGE`: the command line makes no sense.
@@ -66,6 +66,8 @@ pub enum Command {
     /// command's; a short summary follows on stderr.
     #[command(after_help = run::help())]
     Run(RunArgs),
+    /// Watch a running proxy: what it saves, its sockets and its last turns; from its admin listener.
+    Top(TopArgs),
     /// Why one request does or does not continue another, in words; exits with 0 if it does, with 1 if not.
     Explain(ExplainArgs),
     /// Print every setting with its default: the shipped `proxy.toml`.
@@ -112,6 +114,7 @@ pub async fn run(command: Command) -> ExitCode {
         },
         Command::Demo(arguments) => exit(demo::run(arguments).await),
         Command::Run(arguments) => ended(run::run(arguments).await),
+        Command::Top(arguments) => exit(top::run(arguments).await),
         Command::Explain(arguments) => explained(explain::run(&arguments)),
         Command::Sim(arguments) => exit(app::simulate(arguments).await),
         Command::Config => print(config::sample().as_bytes()),

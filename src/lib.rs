@@ -19,4 +19,5 @@ pub mod proxy;
 pub mod run;
 pub mod sim;
 pub mod telemetry;
+pub mod top;
 pub mod upstream;

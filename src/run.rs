@@ -26,7 +26,7 @@ use self::summary::Story;
 pub use self::tools::help;
 use crate::app;
 use crate::args::{RunArgs, ServeArgs};
-use crate::config::{ConfigError, LogFormat, Settings};
+use crate::config::{AdminListen, ConfigError, LogFormat, Settings};
 use crate::downstream::tls::TlsError;
 use crate::telemetry;
 
@@ -105,9 +105,10 @@ fn settings(arguments: &RunArgs, environment: &[(OsString, OsString)]) -> Result
         listen: Some(arguments.listen.clone().unwrap_or_else(|| "127.0.0.1:0".to_owned())),
         upstream: arguments.upstream.clone(),
         profile: arguments.profile.clone(),
+        admin: arguments.admin.clone(),
         ..ServeArgs::default()
     };
-    let settings = flags.settings(environment.iter().cloned())?;
+    let mut settings = flags.settings(environment.iter().cloned())?;
     // A command whose environment names its provider is to reach that one, and no other is to be sent its key.
     let is_default = settings.upstream == Settings::default().upstream;
     if is_default
@@ -115,7 +116,11 @@ fn settings(arguments: &RunArgs, environment: &[(OsString, OsString)]) -> Result
         && let Some(upstream) = environment::upstream(environment)
     {
         flags.upstream = Some(upstream);
-        return flags.settings(environment.iter().cloned());
+        settings = flags.settings(environment.iter().cloned())?;
+    }
+    if arguments.admin.is_none() && matches!(settings.admin_listen, AdminListen::At(_)) {
+        // The settings' own address is the service's; two commands at once must not be in each other's way.
+        settings.admin_listen = AdminListen::Auto;
     }
     Ok(settings)
 }

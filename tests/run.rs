@@ -38,6 +38,8 @@ impl Ended {
 fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    // The usual admin port may be somebody's.
+    command.env("TAILWIRE_ADMIN_LISTEN", "off");
     command.current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -199,10 +201,10 @@ async fn the_summary_of_a_node_agent_is_the_providers_own_count() {
 
 /// Says that it is ready, then how it was told to end.
 const TOLD: &str = "
-import signal, sys
+import os, signal, sys
 def told(number, frame):
-    print(signal.Signals(number).name, flush=True)
-    sys.exit(5)
+    os.write(1, signal.Signals(number).name.encode())
+    os._exit(5)
 for name in sys.argv[1:]:
     signal.signal(getattr(signal, name), told)
 print('ready', flush=True)

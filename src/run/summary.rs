@@ -7,6 +7,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::telemetry::summary::{Bytes, Quantiles, Summary};
+use crate::telemetry::words::{percent, share, size, time};
 
 /// One run of a command.
 #[derive(Debug, Serialize)]
@@ -72,8 +73,6 @@ fn turns_of(count: u64) -> String {
 }
 
 fn bytes_of(bytes: &Bytes) -> String {
-    let share =
-        |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
     format!(
         "received {}, sent {}, on the wire {}: {} saved, {} without compression",
         size(bytes.received),
@@ -87,22 +86,6 @@ fn bytes_of(bytes: &Bytes) -> String {
 fn first_event_of(times: &Quantiles) -> Option<String> {
     let (half, most) = times.p50.zip(times.p90)?;
     Some(format!("first event after {} (half of them), {} (nine of ten)", time(half), time(most)))
-}
-
-fn percent(part: u64, whole: u64) -> String {
-    format!("{:.1} %", part as f64 * 100.0 / whole as f64)
-}
-
-fn time(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.1} s") }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.2} MB", bytes as f64 / 1e6),
-    }
 }
 
 #[cfg(test)]

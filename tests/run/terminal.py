@@ -77,6 +77,9 @@ class Terminal:
                 os.killpg(job, signal.SIGCONT)
                 continue
             os.write(report, f"exit {os.waitstatus_to_exitcode(status)}\n".encode())
+            if scene == "top":
+                # The terminal is looked at before it goes with us.
+                os.read(self.orders, 1)
             os._exit(0)
 
     def type(self, text):
@@ -143,4 +146,16 @@ def interrupted():
     return {"screen": job.rest(), "end": exit_code}
 
 
-print(json.dumps({"session": session, "interrupted": interrupted}[scene]()))
+def top():
+    """The live screen, left by a key; the terminal is as it was."""
+    job = Terminal(["top", sys.argv[3]])
+    job.until("first-turn")
+    job.type("q")
+    exit_code = job.told()
+    flags = termios.tcgetattr(job.terminal)[3]
+    cooked = bool(flags & termios.ICANON and flags & termios.ECHO)
+    os.write(job.order, b"c")
+    return {"screen": job.rest(), "end": exit_code, "cooked": cooked}
+
+
+print(json.dumps({"session": session, "interrupted": interrupted, "top": top}[scene]()))
