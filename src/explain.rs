@@ -132,6 +132,8 @@ pub struct Explanation {
     pub items: (usize, usize, usize),
     /// The answer was not given; what the later request repeats was taken for it.
     pub assumed: bool,
+    /// The later one is a chat request.
+    chat: bool,
     /// Where it fails.
     place: Option<Place>,
     /// What else is to be known.
@@ -156,7 +158,7 @@ fn explain(a: &Side, b: &Side, answer: Option<Answer>, options: &Options) -> Exp
     };
     let notes = notes(a, b, &answer, &verdict);
     let items = (a.items.len(), answer.items.len(), b.items.len());
-    Explanation { verdict, items, assumed, place, notes }
+    Explanation { verdict, items, assumed, chat: b.chat, place, notes }
 }
 
 fn notes(a: &Side, b: &Side, answer: &Answer, verdict: &Verdict) -> Vec<String> {
@@ -170,6 +172,11 @@ fn notes(a: &Side, b: &Side, answer: &Answer, verdict: &Verdict) -> Vec<String> 
     if let Verdict::Delta { grade: Grade::Visible, .. } = verdict {
         notes
             .push("reasoning that B does not repeat stays upstream, and is billed as input there".to_owned());
+    }
+    if !verdict.continues() && verdict::skips(a, b) {
+        notes.push(
+            "B holds more than one answer after A; compare it with the request just before it".to_owned(),
+        );
     }
     let free: Vec<String> = place::changed(a, b, Field::Free).into_iter().map(|place| place.path).collect();
     if !free.is_empty() {

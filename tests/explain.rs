@@ -301,7 +301,7 @@ fn without_the_answer_what_is_repeated_is_taken_for_it() {
         (with(&[]), "nothing-new"),
     ] {
         let found = compare(a.to_string().as_bytes(), b.as_bytes(), None, &options()).expect("two requests");
-        let told = found.verdict.reason().map_or(found.verdict.plan(), |reason| reason.label());
+        let told = found.verdict.reason().map_or_else(|| found.verdict.plan(), |reason| reason.label());
         // A request that only repeats the earlier one is told as the first turn it is, or as nothing new.
         assert!(found.assumed && told == verdict, "{b}: {told}");
     }
@@ -349,6 +349,24 @@ fn an_unfinished_answer_is_not_continued_and_the_note_says_why() {
             compare(a.as_bytes(), b.as_bytes(), Some(answer.as_bytes()), &options()).expect("readable");
         assert_eq!(found.verdict.continues(), continues, "{answer}");
         assert_eq!(found.text(false).contains("the response to A cannot be continued"), !continues);
+    }
+}
+
+#[test]
+fn a_turn_left_out_between_the_two_is_noticed() {
+    let items = [
+        json!({ "role": "user", "content": "Go" }),
+        json!({ "role": "assistant", "content": "One" }),
+        json!({ "role": "user", "content": "On" }),
+        json!({ "role": "assistant", "content": "Two" }),
+        json!({ "role": "user", "content": "On" }),
+    ];
+    let body = |items: &[Value]| json!({ "model": "m", "input": items }).to_string();
+    for (later, skips) in [(&items[..3], false), (&items[..], true)] {
+        let found = compare(body(&items[..1]).as_bytes(), body(later).as_bytes(), None, &options())
+            .expect("two requests");
+        assert_eq!(found.verdict.continues(), !skips);
+        assert_eq!(found.text(false).contains("compare it with the request just before it"), skips);
     }
 }
 

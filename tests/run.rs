@@ -55,7 +55,7 @@ fn finish(command: &mut Command) -> Ended {
 
 /// Waits for an end, and takes what is written until then.
 fn wait(mut child: Child) -> Ended {
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(1);
     let pid = Pid::from_child(&child);
     std::thread::spawn(move || {
         let read = |pipe: Option<Box<dyn Read + Send>>| {

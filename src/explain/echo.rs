@@ -177,7 +177,7 @@ fn reasoning(a: &Side, b: &Side, answer: &Answer, reason: &Reason) -> Option<Pla
     // All of it is known, so some of it stands elsewhere.
     let mut held = mine.iter().chain(&said);
     let moved = repeated.iter().find(|(_, keys)| !held.any(|(_, other)| meet(keys, other)));
-    let (n, _) = moved.or(repeated.last())?;
+    let (n, _) = moved.or_else(|| repeated.last())?;
     Some(Place::new(b.name(*n), "is reasoning that stands in another place or order than before"))
 }
 

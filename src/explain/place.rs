@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::answer::Answer;
+use super::answer::{Answer, items_of_message};
 use super::differ::{self, Difference};
 use super::read::Side;
 use super::verdict::Verdict;
@@ -59,7 +59,10 @@ pub(super) fn place(a: &Side, b: &Side, answer: &Answer, verdict: &Verdict) -> O
         | Reason::CallUnanswered
         | Reason::ReasoningAdded
         | Reason::ReasoningDropped => echo::place(a, b, answer, reason),
-        Reason::Field(name) => Some(Place::new(*name, "has no counterpart on a socket")),
+        Reason::Field(name) => Some(untranslatable(b).unwrap_or_else(|| {
+            let on = if b.chat { "in the Responses API" } else { "on a socket" };
+            Place::new(*name, format!("has no counterpart {on}"))
+        })),
         Reason::DuplicateKey => duplicate(&b.body),
         Reason::Undigestable => undigestable(b),
         Reason::ClientAnchor => {
@@ -171,6 +174,18 @@ fn duplicate(body: &str) -> Option<Place> {
     keys.sort_unstable();
     let twice = keys.windows(2).find(|pair| pair[0] == pair[1])?;
     Some(Place::new(twice[0], "is named twice"))
+}
+
+/// The first chat message that cannot be said in the Responses API.
+fn untranslatable(b: &Side) -> Option<Place> {
+    let members = json::members(&b.body).ok().filter(|_| b.chat)?;
+    let list = &b.body[json::find(&members, "messages")?.value.clone()];
+    let spans = json::elements(list).ok()?;
+    let (n, span) =
+        spans.into_iter().enumerate().find(|(_, span)| items_of_message(&list[span.clone()]).is_none())?;
+    let has_name = Fields::read(&list[span]).is_ok_and(|message| message.value("name").is_some());
+    let path = format!("messages[{n}]{}", if has_name { ".name" } else { "" });
+    Some(Place::new(path, "has no counterpart in the Responses API"))
 }
 
 fn undigestable(b: &Side) -> Option<Place> {

@@ -109,6 +109,14 @@ pub(super) fn known_items(a: &Side, b: &Side) -> Option<usize> {
     chain(b)?.steps.iter().find(|step| step.digest == last.digest).map(|step| step.items)
 }
 
+/// True if `b` holds the model's words also behind what answers `a`'s response: then turns lie between the two.
+pub(super) fn skips(a: &Side, b: &Side) -> bool {
+    let Some(from) = known_items(a, b) else { return false };
+    let is_new = |item: &ModelItem| matches!(item, ModelItem::Output { .. } | ModelItem::Foreign);
+    let mut items = b.items[from..].iter().filter_map(|item| item::model_item(&KEY, item).ok());
+    items.any(|item| is_new(&item)) && items.any(|item| !is_new(&item))
+}
+
 /// What `b` repeats after `a`'s input as the model's: the answer that `a` must have had if all is well.
 pub(super) fn repeated(a: &Side, b: &Side) -> Vec<String> {
     let Some(from) = known_items(a, b) else { return Vec::new() };
