@@ -49,10 +49,9 @@ impl Explanation {
 
     fn counted(&self, new_from: usize) -> String {
         let (a, _, b) = self.items;
-        format!(
-            "  Of B's {b} items, {new_from} are known ({a} of A, then its response); sent: {}.",
-            b - new_from
-        )
+        let items = if self.chat { "messages and calls" } else { "items" };
+        let new = b - new_from;
+        format!("  Of B's {b} {items}, {new_from} are known ({a} of A, then its response); sent: {new}.")
     }
 
     /// For a program: one object. Paths and counts; excerpts only with `show`.
