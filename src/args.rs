@@ -97,7 +97,7 @@ pub struct RunArgs {
     /// Where the command connects [default: a free port on 127.0.0.1]
     #[arg(long, value_name = "ADDR", value_parser = flag("listen"))]
     pub listen: Option<String>,
-    /// The provider's base URL [default: the settings', else `OPENAI_BASE_URL`, else <https://api.openai.com/v1>]
+    /// The provider's base URL [default: the settings', else OPENAI_BASE_URL, else <https://api.openai.com/v1>]
     #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
     pub upstream: Option<String>,
     /// The provider's rules, as for `serve`
