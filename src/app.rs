@@ -142,6 +142,21 @@ impl Running {
         self.finish().await;
     }
 
+    /// The same, cut short when `hurry` ends; returns what all turns came to.
+    pub async fn close(self, hurry: impl Future<Output = ()>) -> Summary {
+        self.stage.send_replace(Stage::Draining);
+        let (proxy, stage) = (self.proxy.clone(), self.stage.clone());
+        let mut finished = std::pin::pin!(self.finish());
+        tokio::select! {
+            _ = &mut finished => {}
+            () = hurry => {
+                stage.send_replace(Stage::Cut);
+                finished.await;
+            }
+        }
+        Summary::of(proxy.metrics())
+    }
+
     /// Waits until all is over, or until it is cut; returns how many connections had to be.
     async fn finish(self) -> u32 {
         let mut stage = self.stage.subscribe();

@@ -5,6 +5,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, Settings};
+use crate::proto::session::profile::Profile;
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Default, Args)]
@@ -87,6 +88,75 @@ pub struct DemoArgs {
     pub no_stream: bool,
 }
 
+/// Flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The settings file, as for `serve`; its address is not used
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the command connects [default: a free port on 127.0.0.1]
+    #[arg(long, value_name = "ADDR", value_parser = flag("listen"))]
+    pub listen: Option<String>,
+    /// The provider's base URL [default: the settings', else OPENAI_BASE_URL, else <https://api.openai.com/v1>]
+    #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
+    pub upstream: Option<String>,
+    /// The provider's rules, as for `serve`
+    #[arg(long, value_name = "NAME", value_parser = flag("profile"))]
+    pub profile: Option<String>,
+    /// Where `tailwire top` and the dashboard find it, or off [default: 127.0.0.1:8485 if that is free]
+    #[arg(long, value_name = "ADDR", value_parser = flag("admin_listen"))]
+    pub admin: Option<String>,
+    /// Append the log to this file; without it there is none
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Write the summary to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// No summary on stderr
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// What to run, with its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Flags of `top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// The admin listener of the proxy to look at
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:8485")]
+    pub admin: String,
+    /// Print how things stand once, as text; so it is also done where stdout is no terminal
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Flags of `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The earlier request's body: of the Responses API or of Chat Completions
+    #[arg(value_name = "A.json")]
+    pub a: PathBuf,
+    /// The later request's body
+    #[arg(value_name = "B.json")]
+    pub b: PathBuf,
+    /// The answer to A: its JSON body, or its stream as text. Without it, what B repeats is taken for it
+    #[arg(value_name = "RESPONSE")]
+    pub response: Option<PathBuf>,
+    /// The provider's rules: openai, azure, xai, open-responses or chatgpt
+    #[arg(long, value_name = "NAME", default_value = "openai", value_parser = profile)]
+    pub profile: Profile,
+    /// As with `reasoning = "strict"`: all reasoning must come back
+    #[arg(long)]
+    pub strict: bool,
+    /// Quote a few words of what differs; without it no content is printed
+    #[arg(long)]
+    pub show: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// A simulated way to a simulated provider.
 #[derive(Clone, Debug, Args)]
 pub struct LinkArgs {
@@ -151,6 +221,11 @@ impl ServeArgs {
 /// A flag that is a setting is checked by the setting's own rules.
 fn flag(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
     move |text| config::check_flag(key, text)
+}
+
+fn profile(name: &str) -> Result<Profile, String> {
+    Profile::named(name)
+        .ok_or_else(|| "it is none of openai, azure, xai, open-responses and chatgpt".to_owned())
 }
 
 fn size(text: &str) -> Result<usize, String> {

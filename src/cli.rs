@@ -1,7 +1,10 @@
 //! The command line: flags into plain structs, commands to the rooms that do them, results to exit codes.
 //! Does no work of its own.
 //!
-//! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 69 cannot bind or reach, 78 bad configuration.
+//! Exit codes follow BSD's sysexits: 0 after a drain, 64 bad usage, 65 and 66 for what `explain` cannot read, 69 cannot bind
+//! or reach, 78 bad configuration.
+
+mod pages;
 
 use std::{
     ffi::OsString,
@@ -9,18 +12,29 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     app,
-    args::{CheckArgs, DemoArgs, ServeArgs, SimArgs},
+    args::{CheckArgs, DemoArgs, ExplainArgs, RunArgs, ServeArgs, SimArgs, TopArgs},
     check,
     config::{self, LogFormat, Settings},
-    demo, telemetry,
+    demo,
+    explain::{self, ExplainError},
+    run::{self, RunError},
+    telemetry, top,
 };
 
 /// `EX_USAGE`: the command line makes no sense.
 pub const USAGE: u8 = 64;
+/// As shells have it: there is no such command.
+pub const NOT_FOUND: u8 = 127;
+/// As shells have it: the command cannot be started.
+pub const NOT_EXECUTABLE: u8 = 126;
+/// `EX_DATAERR`: a file that holds something else than was asked for.
+pub const DATA: u8 = 65;
+/// `EX_NOINPUT`: a file that cannot be read.
+pub const NO_INPUT: u8 = 66;
 /// `EX_UNAVAILABLE`: an address cannot be bound, or what was asked for cannot be reached.
 pub const UNAVAILABLE: u8 = 69;
 /// `EX_CONFIG`: the settings cannot be used.
@@ -48,14 +62,32 @@ pub enum Command {
     Sim(SimArgs),
     /// Read the configuration, connect upstream, and say in plain words what works.
     Check(CheckArgs),
+    /// Run a command with a proxy of its own: `tailwire run -- python agent.py`. The terminal, signals and exit code are the
+    /// command's; a short summary follows on stderr.
+    #[command(after_help = run::help())]
+    Run(RunArgs),
+    /// Watch a running proxy: what it saves, its sockets and its last turns; from its admin listener.
+    Top(TopArgs),
+    /// Why one request does or does not continue another, in words; exits with 0 if it does, with 1 if not.
+    Explain(ExplainArgs),
     /// Print every setting with its default: the shipped `proxy.toml`.
     Config,
+    /// Print the completions of a shell: `tailwire completions bash > /etc/bash_completion.d/tailwire`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page: of tailwire, or of one of its commands.
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// Parses a command line, program name first.
 ///
 /// # Errors
-/// Bad usage; or a request for help or the version, which [`explain`] answers.
+/// Bad usage; or a request for help or the version, which [`answer`] prints.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let line = CommandLine::try_parse_from(arguments)?;
     Ok(line.command.unwrap_or(Command::Serve(line.serve)))
@@ -63,7 +95,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
 
 /// Prints the help, the version or the complaint, and exits with 0 or 64.
 #[must_use]
-pub fn explain(error: &clap::Error) -> ExitCode {
+pub fn answer(error: &clap::Error) -> ExitCode {
     // Nowhere to complain to when the terminal is gone.
     let _unheard = error.print();
     ExitCode::from(if error.use_stderr() { USAGE } else { 0 })
@@ -81,10 +113,46 @@ pub async fn run(command: Command) -> ExitCode {
             Err(code) => code,
         },
         Command::Demo(arguments) => exit(demo::run(arguments).await),
+        Command::Run(arguments) => ended(run::run(arguments).await),
+        Command::Top(arguments) => exit(top::run(arguments).await),
+        Command::Explain(arguments) => explained(explain::run(&arguments)),
         Command::Sim(arguments) => exit(app::simulate(arguments).await),
-        // A reader that closes early, such as `head`, is not an error.
-        Command::Config => exit(io::stdout().write_all(config::sample().as_bytes()).or_else(broken_pipe)),
+        Command::Config => print(config::sample().as_bytes()),
+        Command::Completions { shell } => print(&pages::completions(CommandLine::command(), shell)),
+        Command::Man { command } => match pages::manual(CommandLine::command(), command.as_deref()) {
+            Ok(page) => print(&page),
+            Err(error) => answer(&error),
+        },
     }
+}
+
+/// The command's exit code, or why there is none.
+fn ended(result: Result<u8, RunError>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
+    complain(&error);
+    ExitCode::from(match error {
+        RunError::Config(_) | RunError::Files(_) => CONFIG,
+        RunError::Start(_) | RunError::Output { .. } => UNAVAILABLE,
+        RunError::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+        RunError::Command { .. } => NOT_EXECUTABLE,
+    })
+}
+
+/// 0 if the later request continues the earlier one, 1 if not.
+fn explained(result: Result<bool, ExplainError>) -> ExitCode {
+    let error = match result {
+        Ok(continues) => return ExitCode::from(u8::from(!continues)),
+        Err(error) => error,
+    };
+    complain(&error);
+    ExitCode::from(match error {
+        ExplainError::NoFile { .. } => NO_INPUT,
+        ExplainError::NoData { .. } => DATA,
+        ExplainError::Output(_) => UNAVAILABLE,
+    })
 }
 
 /// The settings, with logging started as they say; or 78 after the complaint.
@@ -110,6 +178,11 @@ fn exit(result: io::Result<()>) -> ExitCode {
     result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS)
 }
 
+/// Prints an answer. A reader that closes early, such as `head`, is not an error.
+fn print(text: &[u8]) -> ExitCode {
+    exit(io::stdout().write_all(text).or_else(broken_pipe))
+}
+
 fn complain(error: &dyn std::error::Error) {
     let _unheard = writeln!(io::stderr(), "tailwire: {error}");
 }
@@ -131,7 +204,6 @@ mod tests {
 
     #[test]
     fn the_declaration_is_sound() {
-        use clap::CommandFactory;
         CommandLine::command().debug_assert();
     }
 

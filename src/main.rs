@@ -25,7 +25,7 @@ static OPTIONS: Option<&'static std::ffi::c_char> = {
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
-        Err(error) => return cli::explain(&error),
+        Err(error) => return cli::answer(&error),
     };
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(cli::run(command)),

@@ -5,6 +5,7 @@ pub mod histogram;
 pub mod metrics;
 pub mod summary;
 pub mod turns;
+pub mod words;
 
 use std::any::Any;
 use std::io::IsTerminal;

@@ -14,6 +14,14 @@ fn exit_codes_follow_sysexits() {
         (&["--help"][..], 0, ""),
         (&["--version"], 0, ""),
         (&["config"], 0, ""),
+        (&["completions", "bash"], 0, ""),
+        (&["man"], 0, ""),
+        (&["man", "run"], 0, ""),
+        (&["man", "nonsense"], 64, "`nonsense`"),
+        (&["completions", "csh"], 64, "csh"),
+        (&["explain", "/nowhere/a.json"], 64, "B.json"),
+        (&["explain", "/nowhere/a.json", "/nowhere/b.json"], 66, "/nowhere/a.json: "),
+        (&["top", "nowhere"], 69, "no address of an admin listener"),
         (&["--lisen", "x"], 64, "--listen"),
         (&["serve", "--listen", "8484"], 64, "`8484` is not an address"),
         (&["--listen", "0.0.0.0:0"], 78, "allow_remote"),
@@ -58,6 +66,43 @@ fn files_that_cannot_be_used_are_bad_configuration() {
         assert_eq!(output.status.code(), Some(78), "{stderr}");
         assert!(stderr.contains(complaint) && !stderr.contains("sk-planted"), "{stderr}");
         assert!(output.stdout.is_empty());
+    }
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+#[test]
+fn explain_exits_with_its_verdict() {
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-explain-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a name of letters").to_owned()
+    };
+    let a = file("a.json", r#"{"model":"m","input":[{"role":"user","content":"Go"}]}"#);
+    let b = file(
+        "b.json",
+        r#"{"model":"m","input":[{"role":"user","content":"Go"},{"role":"assistant","content":"Gone"},{"role":"user","content":"On"}]}"#,
+    );
+    let said = file(
+        "said.json",
+        r#"{"id":"r","status":"completed","output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Gone."}]}]}"#,
+    );
+    let text = file("text", "nothing");
+    for (arguments, code, word) in [
+        (&["explain", &a, &b][..], 0, "plan=delta; grade=exact"),
+        (&["explain", &a, &b, &said], 1, "reason=echo-changed"),
+        (&["explain", "--json", &b, &a], 1, r#""reason": "history-changed""#),
+        (&["explain", &a, &text], 65, "text: it is not one JSON object"),
+        (&["explain", &a, &b, &text], 65, "text: it is no answer"),
+    ] {
+        let output = tailwire(arguments);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
+        assert!(stdout.contains(word) || stderr.contains(word), "{arguments:?}: {stdout}{stderr}");
+        assert_eq!((stdout.is_empty(), stderr.is_empty()), (code > 1, code <= 1), "{arguments:?}");
     }
     std::fs::remove_dir_all(&folder).expect("it was there");
 }

@@ -27,7 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["proxy"],
     &["admin"],
     &["args"],
-    &["app", "check", "demo", "cli"],
+    &["app", "check", "demo", "explain", "run", "top", "cli"],
 ];
 
 /// What the heart must not know: it is pure, so that every decision can be tested without a socket or a clock.

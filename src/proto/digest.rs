@@ -28,7 +28,7 @@ pub struct Key([u8; 32]);
 
 impl Key {
     /// Wraps 32 random bytes (the caller's source of randomness, not ours).
-    pub fn new(random: [u8; 32]) -> Self {
+    pub const fn new(random: [u8; 32]) -> Self {
         Self(random)
     }
 

@@ -115,10 +115,7 @@ impl Turn {
         if request.chain.is_none() {
             return Err(Reason::Undigestable);
         }
-        let profile = &self.proxy.profile;
-        let forbidden =
-            profile.forbidden.and_then(|field| request.value(field)).is_some_and(|value| value != "null");
-        if forbidden || (profile.store_false_only && request.store) {
+        if self.proxy.profile.rules_out(&request) {
             return Err(Reason::Profile);
         }
         Ok((request, dialect))

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::proto::session::Limits;
+use crate::proto::transcript::request::Request;
 
 /// One provider's rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,12 @@ impl Profile {
         let fits =
             |profile: &Self| profile.hosts.iter().any(|known| host == *known || host.ends_with(*known));
         PROFILES.into_iter().find(fits).unwrap_or_else(|| PROFILES[0].clone())
+    }
+
+    /// True if sockets must not carry this request: it goes over HTTP.
+    pub fn rules_out(&self, request: &Request) -> bool {
+        let forbidden = self.forbidden.and_then(|field| request.value(field));
+        forbidden.is_some_and(|value| value != "null") || (self.store_false_only && request.store)
     }
 
     /// Puts the provider's numbers into the owner's limits. Sockets retire 5 minutes (of 60) before the provider's end.
