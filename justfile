@@ -62,3 +62,7 @@ fuzz *ARGS:
 # Lines of the heart that its tests reach; fails below 95 %.
 cover:
     bash tests/cover/run.sh
+
+# The real binary through forward proxies from Debian (tinyproxy, microsocks), private authorities, a unix socket.
+networks:
+    bash tests/networks/run.sh
