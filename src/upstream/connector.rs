@@ -1,5 +1,5 @@
 //! The one way to open a connection, for sockets and HTTP alike, so that the two cannot differ: the name, TCP with happy
-//! eyeballs (RFC 8305), a forward proxy where there is one, TLS. Speaks no HTTP to the provider and keeps no connection.
+//! eyeballs (RFC 6555), a forward proxy where there is one, TLS. Speaks no HTTP to the provider and keeps no connection.
 
 use std::fmt;
 use std::future::{Ready, ready};

@@ -93,8 +93,11 @@ async fn tunnel(proxy: &Proxy, place: String, stream: BoxStream) -> Result<BoxSt
     let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
     match response.status() {
         status if status.is_success() => {}
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.has_credentials() => {
-            return Err(String::from("it does not accept the user name and password (407)"));
+        // tinyproxy says 401 to credentials that it does not know.
+        status @ (StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED)
+            if proxy.has_credentials() =>
+        {
+            return Err(format!("it does not accept the user name and password ({})", status.as_u16()));
         }
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             return Err(String::from("it asks for a user name and a password (407)"));

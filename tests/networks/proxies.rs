@@ -105,6 +105,12 @@ async fn f44_a_proxy_that_refuses_is_a_named_error_and_is_not_gone_around() {
         ),
         (verdict(http, Verdict::Refuse(403)), "http", "", "with status 403 Forbidden"),
         (verdict(http, Verdict::Refuse(502)), "http", "", "with status 502 Bad Gateway"),
+        (
+            verdict(http, Verdict::Refuse(401)),
+            "http",
+            "u:sk-planted-no@",
+            "does not accept the user name and password (401)",
+        ),
         (verdict(http, Verdict::Refuse(302)), "http", "", "with status 302 Found"),
         (verdict(http, Verdict::Babble), "http", "", "does not speak HTTP"),
         (verdict(http, Verdict::HangUp), "http", "", "does not speak HTTP"),

@@ -1,7 +1,7 @@
 //! TLS on the way up, with a proxy or without: private authorities by file and by variable, certificates of ours, and the real
 //! binary refusing what it cannot use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::json;
@@ -140,21 +140,21 @@ async fn f45_ssl_cert_file_names_whom_to_trust_instead_of_the_systems() {
     }
 }
 
+/// How the program ends with these variables. By the command that ends in any case.
 fn refusal(variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-    command.args(["serve", "--listen", "127.0.0.1:0"]).env_clear().envs(variables.iter().copied());
-    command.output().unwrap()
+    command.args(["check", "--upstream", "https://127.0.0.1:1/v1"]).env_clear();
+    command.envs(variables.iter().copied()).output().unwrap()
 }
 
 #[test]
 fn f44_what_cannot_be_used_ends_the_program_at_its_start() {
     let authority = Authority::new();
     let ((certificate, key), (other, other_key)) = (authority.files("a.test"), authority.files("b.test"));
-    let as_text = |path: PathBuf| text(Path::new(&path));
+    let as_text = |path: PathBuf| text(&path);
     let (certificate, key, other, other_key) =
         (as_text(certificate), as_text(key), as_text(other), as_text(other_key));
-    let presented = |certificate: &'static str, key: &'static str| [certificate, key];
-    let [certificate_name, key_name] = presented("TAILWIRE_CLIENT_CERTIFICATE", "TAILWIRE_CLIENT_KEY");
+    let (certificate_name, key_name) = ("TAILWIRE_CLIENT_CERTIFICATE", "TAILWIRE_CLIENT_KEY");
     for (variables, said) in [
         (vec![("HTTPS_PROXY", "http://user:hunter2/@proxy:1")], "HTTPS_PROXY: a proxy is written like"),
         (vec![("https_proxy", "socks4://user:hunter2@proxy:1")], "https_proxy: a proxy's URL begins with"),
@@ -180,7 +180,7 @@ fn f44_what_cannot_be_used_ends_the_program_at_its_start() {
     }
     // A flag is not quoted either.
     let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-    let output = command.args(["--proxy", "ftp://user:hunter2@proxy"]).env_clear().output().unwrap();
+    let output = command.args(["check", "--proxy", "ftp://user:hunter2@proxy"]).env_clear().output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{complaint}");
     assert!(complaint.contains("proxy's URL begins with") && !complaint.contains("hunter2"), "{complaint}");

@@ -141,6 +141,10 @@ async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
+        // TLS to a proxy that has none.
+        if head[0] == 0x16 && rules.verdict != Verdict::Silence {
+            return Ok(None);
+        }
     }
     let head = String::from_utf8(head).unwrap();
     let mut lines = head.split("\r\n");
