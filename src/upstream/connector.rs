@@ -54,7 +54,10 @@ impl Connection for Box<dyn Stream> {
 
 /// From a host and a port to its addresses, the best first.
 #[derive(Clone)]
-pub struct Lookup(Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
+pub struct Lookup(Arc<dyn Fn(String, u16) -> Addresses + Send + Sync>);
+
+/// The addresses of a host, the best first, once they are known.
+pub type Addresses = BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
 
 impl Lookup {
     /// The system's own.
@@ -64,9 +67,7 @@ impl Lookup {
     }
 
     /// Another source of addresses.
-    pub fn new(
-        lookup: impl Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(lookup: impl Fn(String, u16) -> Addresses + Send + Sync + 'static) -> Self {
         Self(Arc::new(lookup))
     }
 }
