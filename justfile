@@ -67,3 +67,7 @@ cover:
 browser *ARGS:
     cargo build --locked
     python3 tests/browser/run.py {{ARGS}}
+
+# The real binary through forward proxies from Debian (tinyproxy, microsocks), private authorities, a unix socket.
+networks:
+    bash tests/networks/run.sh

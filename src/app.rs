@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 use self::admin::AdminListener;
 use self::files::{Files, Seen};
 use crate::args::SimArgs;
-use crate::config::{Compression, ProfileName, Reasoning, Settings};
+use crate::config::{Compression, Listen, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
+use crate::downstream::listener::Listener;
 use crate::downstream::tls::{Pem, Tls as ServerTls, TlsError};
 use crate::proto::core::Core;
 use crate::proto::digest::Key;
@@ -25,31 +26,32 @@ use crate::proto::session::Limits;
 use crate::proto::session::profile::Profile;
 use crate::proxy::admission::Admission;
 use crate::proxy::{Parts, Proxy, reply};
-use crate::sim;
 use crate::sim::script::{Link, Script};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::summary::Summary;
 use crate::telemetry::turns::Journal;
+use crate::upstream::connector::Connector;
 use crate::upstream::extension;
 use crate::upstream::handshake::Dialer;
 use crate::upstream::http::Client;
 use crate::upstream::inbox::Bounds;
 use crate::upstream::origin::Upstream;
 use crate::upstream::pool::Pool;
-use crate::upstream::tls::Tls;
+use crate::upstream::tls::{Identity, Tls};
+use crate::{sim, upstream};
 
 /// A proxy that is listening inside this process.
 #[derive(Debug)]
 pub struct Running {
-    /// Where.
+    /// Where; `0.0.0.0:0` on a unix socket.
     pub addr: SocketAddr,
+    base_url: String,
     proxy: Arc<Proxy>,
     stage: watch::Sender<Stage>,
     serving: JoinHandle<u32>,
     files: Arc<Files>,
     _watching: Watching,
     admin: AdminListener,
-    scheme: &'static str,
 }
 
 impl Running {
@@ -69,8 +71,12 @@ impl Running {
         let seen = Seen::now(&settings);
         let tls = server_tls(&settings).map_err(io::Error::other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listener = TcpListener::bind(settings.listen).await?;
-        let addr = listener.local_addr()?;
+        let listener = bind(&settings).await?;
+        let addr = listener.port().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+        let base_url = match &settings.listen {
+            Listen::Tcp(_) => format!("{scheme}://{addr}/v1"),
+            unix @ Listen::Unix(_) => unix.to_string(),
+        };
         let limits = listen_limits(&settings);
         let proxy = Arc::new(build(settings.clone(), adjust)?);
         let files = Arc::new(Files::new(settings, seen, tls.clone(), proxy.clone()));
@@ -82,12 +88,12 @@ impl Running {
             move |request| reply::guarded(proxy.clone().handle(request))
         };
         let serving = tokio::spawn(listen::serve_over(tls, listener, handler, limits, stages));
-        Ok(Self { addr, proxy, stage, serving, files, _watching: watching, admin, scheme })
+        Ok(Self { addr, base_url, proxy, stage, serving, files, _watching: watching, admin })
     }
 
-    /// What a client sets as its base URL.
+    /// What a client sets as its base URL; of a unix socket, `unix:` and its path.
     pub fn base_url(&self) -> String {
-        format!("{}://{}/v1", self.scheme, self.addr)
+        self.base_url.clone()
     }
 
     /// Where health, metrics and the dashboard are; none if the settings have them off, or they had no place.
@@ -187,7 +193,7 @@ impl Drop for Watching {
 /// The first file that cannot.
 pub fn check_files(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
     server_tls(settings)?;
-    Tls::new(&settings.extra_ca_files)?;
+    upstream_tls(settings)?;
     Ok(())
 }
 
@@ -262,10 +268,15 @@ pub(crate) fn ways(settings: &Settings) -> io::Result<Ways> {
         named => Profile::named(named.name()),
     };
     let profile = profile.unwrap_or_else(|| Profile::of_host(upstream.host()));
-    let tls = Tls::new(&settings.extra_ca_files).map_err(io::Error::other)?;
-    let (limits, patience) = (&settings.limits, settings.timeouts.connect);
-    let client = Client::within(&tls, patience);
-    let dialer = Dialer::new(tls).with_timeout(patience).with_message_bytes(limits.message);
+    let tls = upstream_tls(settings).map_err(io::Error::other)?;
+    let proxy = settings.proxy.through();
+    if let Some(proxy) = proxy {
+        tracing::info!(%proxy, from = proxy.source(), "a proxy leads to the upstream");
+    }
+    // One connector, so that sockets and HTTP cannot go different ways.
+    let connector = Connector::new(tls).through(proxy.cloned()).with_timeout(settings.timeouts.connect);
+    let client = Client::over(connector.clone());
+    let dialer = Dialer::over(connector).with_message_bytes(settings.limits.message);
     Ok(Ways { upstream, profile, dialer, client })
 }
 
@@ -290,6 +301,26 @@ fn build(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Pro
     let pool = Pool::new(core, (dialer.clone(), target), offer, bounds, metrics.clone());
     let admission = Admission::new(key.clone(), &profile, &settings.keys().map_err(io::Error::other)?);
     Ok(Proxy::new(settings, key, Parts { admission, profile, upstream, pool, client, dialer, metrics }))
+}
+
+async fn bind(settings: &Settings) -> io::Result<Listener> {
+    match &settings.listen {
+        Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::from),
+        #[cfg(unix)]
+        Listen::Unix(path) => Listener::bind_file(path, settings.listen_mode).await,
+        #[cfg(not(unix))]
+        Listen::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn upstream_tls(settings: &Settings) -> Result<Tls, upstream::tls::TlsError> {
+    let identity = match (&settings.client_certificate, &settings.client_key) {
+        (Some(certificate), Some(key)) => {
+            Some(Identity { certificate: certificate.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    Tls::presenting(&settings.extra_ca_files, identity.as_ref())
 }
 
 fn session_limits(settings: &Settings) -> Limits {

@@ -28,6 +28,11 @@ pub struct ServeArgs {
     /// The provider's base URL [default: <https://api.openai.com/v1>]
     #[arg(long, value_name = "URL", value_parser = flag("upstream"))]
     pub upstream: Option<String>,
+    /// The forward proxy to the provider: environment, off or a URL (a password in it can be seen in the list of processes)
+    /// [default: environment]
+    // Without a parser of its own, whose error would quote it.
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<String>,
     /// The provider's rules: auto, openai, azure, xai, open-responses or chatgpt [default: auto]
     #[arg(long, value_name = "NAME", value_parser = flag("profile"))]
     pub profile: Option<String>,
@@ -208,6 +213,7 @@ impl ServeArgs {
             ("admin_listen", &self.admin),
             ("admin_allow_remote", &admin_allow_remote),
             ("upstream", &self.upstream),
+            ("proxy", &self.proxy),
             ("profile", &self.profile),
             ("log.level", &self.log),
         ]

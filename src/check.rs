@@ -130,9 +130,10 @@ fn prepare(settings: &Settings, key: Option<&str>) -> Result<(Way, Dialer, Clien
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let patience = settings.timeouts.connect;
+    let proxy = settings.proxy.through().cloned();
     let target = upstream.target("/v1/responses");
     Ok((
-        Way { upstream, target, profile, headers, patience, has_key: key.is_some(), key_name },
+        Way { upstream, target, proxy, profile, headers, patience, has_key: key.is_some(), key_name },
         dialer,
         client,
     ))

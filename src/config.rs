@@ -7,6 +7,8 @@
 mod choice;
 mod file;
 pub mod identity;
+mod listen;
+mod proxy;
 mod secret;
 mod settings;
 mod values;
@@ -20,6 +22,8 @@ use self::file::Written;
 pub use self::{
     choice::{AdminListen, Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::Place,
+    listen::Listen,
+    proxy::{Proxy, ProxyChoice, ProxyKind},
     secret::{Keys, NamedKey, Secret, is_exposed},
     settings::{Limits, Log, Settings, Timeouts},
     values::{parse_duration, parse_rate, parse_size},
@@ -38,7 +42,8 @@ pub struct ConfigError {
 /// Reads and merges every source and resolves the result.
 ///
 /// `file` is the file named on the command line; without it `TAILWIRE_CONFIG` names one, and without that
-/// `tailwire/proxy.toml` in `XDG_CONFIG_HOME` (else in `.config` at home) is read if it is there. `environment` is the process's own, or a test's.
+/// `tailwire/proxy.toml` in `XDG_CONFIG_HOME` (else in `.config` at home) is read if it is there. `environment` is the process's own, or a test's;
+/// its proxy variables are obeyed as the setting `proxy` says, which is resolved afterwards.
 /// `flags` are (key, text) pairs and win over everything.
 ///
 /// # Errors
@@ -54,7 +59,7 @@ pub fn load(
     let variable =
         |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let own = own_file(variable("HOME"), variable("XDG_CONFIG_HOME")).filter(|path| path.is_file());
-    let named = from_environment.read_environment(environment)?;
+    let named = from_environment.read_environment(environment.iter().cloned())?;
     let mut written = Written::default();
     if let Some(path) = file.map(Path::to_owned).or(named).or(own) {
         let text = std::fs::read_to_string(&path).map_err(|error| ConfigError {
@@ -67,24 +72,29 @@ pub fn load(
     for (key, text) in flags {
         written.set(key, file::Raw::Bare(text.clone()), Place::CommandLine);
     }
-    let settings = Settings::from_written(&written)?;
+    let mut settings = Settings::from_written(&written)?;
     refuse_exposed_keys(&settings, &written)?;
+    if let ProxyChoice::Environment = settings.proxy {
+        settings.proxy = proxy::from_environment(variable, &settings.upstream)?;
+    }
     Ok(settings)
 }
 
 /// A key in a settings file that others can read is refused, as ssh refuses such a private key: what is shared by mistake
 /// is noticed before it is used.
 fn refuse_exposed_keys(settings: &Settings, written: &Written) -> Result<(), ConfigError> {
+    let password = settings.proxy.through().is_some_and(Proxy::has_credentials);
     let keys = [
-        ("client_keys", !settings.client_keys.is_empty()),
-        ("upstream_key", settings.upstream_key.is_some()),
+        ("client_keys", !settings.client_keys.is_empty(), "client_keys_file"),
+        ("upstream_key", settings.upstream_key.is_some(), "upstream_key_file"),
+        ("proxy", password, "HTTPS_PROXY in its place"),
     ];
-    for (key, _) in keys.into_iter().filter(|(_, is_set)| *is_set) {
+    for (key, _, instead) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
         let place = written.place(key);
         if let Place::Line(path, _) = &place
             && is_exposed(path)
         {
-            let message = format!("{key}: others can read this file; `chmod 600` it, or set {key}_file");
+            let message = format!("{key}: others can read this file; `chmod 600` it, or set {instead}");
             return Err(ConfigError { place, message });
         }
     }

@@ -7,6 +7,7 @@ mod framing;
 pub mod headers;
 mod line;
 pub mod listen;
+pub mod listener;
 pub mod message;
 pub mod room;
 pub mod stall;

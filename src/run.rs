@@ -27,7 +27,6 @@ pub use self::tools::help;
 use crate::app;
 use crate::args::{RunArgs, ServeArgs};
 use crate::config::{AdminListen, ConfigError, LogFormat, Settings};
-use crate::downstream::tls::TlsError;
 use crate::telemetry;
 
 /// Why the command was not run, or its story not written.
@@ -37,8 +36,8 @@ pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A file that the settings name cannot be used.
-    #[error(transparent)]
-    Files(#[from] TlsError),
+    #[error("{0}")]
+    Files(Box<dyn std::error::Error>),
     /// The address cannot be bound, or the signals not be heard.
     #[error(transparent)]
     Start(#[from] io::Error),
@@ -67,7 +66,7 @@ pub enum RunError {
 pub async fn run(arguments: RunArgs) -> Result<u8, RunError> {
     let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let settings = settings(&arguments, &environment)?;
-    app::check_files(&settings)?;
+    app::check_files(&settings).map_err(RunError::Files)?;
     log(&arguments, &settings)?;
     // Now, not after an hour's work: a file that cannot be written.
     let json =

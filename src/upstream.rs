@@ -2,8 +2,10 @@
 //! All sockets, no decisions: it does not know what a turn is, and never retries on its own account.
 
 pub mod connection;
+pub mod connector;
 pub mod dial;
 pub mod extension;
+mod forward;
 pub mod handshake;
 pub mod heart;
 pub mod http;

@@ -12,6 +12,9 @@ mod agent;
 mod anchors;
 #[path = "failures/connection.rs"]
 mod connection;
+#[path = "support/forward.rs"]
+#[allow(dead_code, reason = "shared with tests/networks.rs, which uses all of it")]
+mod forward;
 #[path = "support/http.rs"]
 #[allow(dead_code, reason = "shared with tests/proxy.rs, which uses all of it")]
 mod http;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Finding;
+use crate::config::{Proxy, ProxyKind};
 use crate::proto::session::profile::Profile;
 use crate::upstream::dial::{ConnectError, Phase, Refusal};
 use crate::upstream::http::Client;
@@ -27,6 +28,7 @@ use crate::upstream::socket::{Outgoing, Received, Socket};
 pub(super) struct Way {
     pub(super) upstream: Upstream,
     pub(super) target: Target,
+    pub(super) proxy: Option<Proxy>,
     pub(super) profile: Profile,
     pub(super) headers: HeaderMap,
     /// The longest wait of a step.
@@ -40,17 +42,23 @@ pub(super) struct Way {
 pub(super) fn network(way: &Way, error: Option<&ConnectError>, say: &mut impl FnMut(Finding)) -> bool {
     let target = &way.target;
     let stuck = error.map_or(Phase::Upgrade, phase);
+    let there = match &way.proxy {
+        None => (Phase::Connect, "TCP", format!("port {} accepts connections", target.port)),
+        Some(proxy) => (Phase::Proxy, "proxy", format!("{proxy} leads there, as {} says", proxy.source())),
+    };
     let works = [
         (Phase::Dns, "name", name(&target.host)),
-        (Phase::Connect, "TCP", format!("port {} accepts connections", target.port)),
+        there,
         (Phase::Tls, "TLS", String::from("the certificate is trusted")),
     ];
+    let names_are_the_proxys = way.proxy.as_ref().is_some_and(|proxy| proxy.kind() != ProxyKind::Socks5);
     for (at, topic, words) in works {
         if let Some(error) = error.filter(|_| stuck == at) {
             say(Finding::fails(topic, format!("{error}; {}", advice(at))));
             return false;
         }
         say(match at {
+            Phase::Dns if names_are_the_proxys => Finding::open(topic, "left to the proxy"),
             Phase::Tls if !target.tls => Finding::open(topic, "none: the upstream is plain http"),
             _ => Finding::works(topic, words),
         });
@@ -62,6 +70,7 @@ fn phase(error: &ConnectError) -> Phase {
     match error {
         ConnectError::Dns(_) => Phase::Dns,
         ConnectError::Connect(_) => Phase::Connect,
+        ConnectError::Proxy { .. } => Phase::Proxy,
         ConnectError::Tls(_) => Phase::Tls,
         ConnectError::Timeout(phase) => *phase,
         ConnectError::Upgrade(_) | ConnectError::Refused(_) | ConnectError::Stopping => Phase::Upgrade,
@@ -77,7 +86,10 @@ fn advice(phase: Phase) -> &'static str {
     match phase {
         Phase::Dns => "look at `upstream` and at this machine's network",
         Phase::Connect => {
-            "look at `upstream` and at firewalls; tailwire connects directly, not through a proxy"
+            "look at `upstream` and at firewalls; if a proxy leads out of here, name it in `proxy` or HTTPS_PROXY"
+        }
+        Phase::Proxy => {
+            "look at `proxy`, HTTPS_PROXY and NO_PROXY, and at what the proxy allows; it is never gone around"
         }
         Phase::Tls => {
             "if a private authority vouches for it, name that one's certificate in `extra_ca_files`"

@@ -115,7 +115,7 @@ impl Settings {
 
     /// The files that hold something secret; all may change while the program runs.
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
-        [&self.client_keys_file, &self.upstream_key_file, &self.tls_key]
+        [&self.client_keys_file, &self.upstream_key_file, &self.tls_key, &self.client_key]
             .into_iter()
             .flatten()
             .map(AsRef::as_ref)

@@ -2,7 +2,7 @@
 //! field, its sentence, its default and its reader; `proxy.toml`, the variables' names, the known keys and the
 //! documentation all come from it. To add a setting, add a row.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use hyper::{Uri, header::HeaderName};
 
@@ -10,10 +10,12 @@ use super::{
     ConfigError,
     choice::{AdminListen, Chat, Compression, LogFormat, Mode, ProfileName, Reasoning},
     file::{Place, Written},
+    listen::{Listen, ListenAt, Permissions},
+    proxy::{Choice, ProxyChoice},
     secret::{NamedKey, Secret},
     values::{
-        Address, AdminAddress, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key,
-        MIB, Names, OneOf, Size, Span,
+        AdminAddress, BaseUrl, ClientKeys, Count, File, Files, Filter, Flag, GIB, Headers, KIB, Key, MIB,
+        Names, OneOf, SecretFile, Size, Span,
     },
 };
 
@@ -96,8 +98,11 @@ section! {
     /// What tailwire listens on, where it leads, and how turns travel.
     Settings "" "" {
         /// Where clients connect; their base URL is `http://` + this + `/v1` (`https://` with `tls_certificate`). An
-        /// address that other machines can reach takes client keys and TLS, or `allow_remote`.
-        listen: SocketAddr = "127.0.0.1:8484", Address;
+        /// address that other machines can reach takes client keys and TLS, or `allow_remote`. `unix:/run/tailwire.sock`
+        /// is a unix socket, which counts as loopback.
+        listen: Listen = "127.0.0.1:8484", ListenAt;
+        /// Who may connect to the unix socket, if `listen` is one: its file's permissions.
+        listen_mode: u32 = "0600", Permissions;
         /// Allows `listen` to be something else than this machine's loopback without client keys, without TLS, or
         /// without both. Whoever reaches the port can then use it, or read what is said on it.
         allow_remote: bool = false, Flag;
@@ -151,6 +156,16 @@ section! {
         compression: Compression = "auto", OneOf(Compression::WORDS);
         /// PEM files of authorities trusted besides the platform's own, for an upstream behind a private one.
         extra_ca_files: Vec<PathBuf> = [], Files;
+        /// A PEM file with the certificate to present to an upstream that asks for one, and after it the chain up to its
+        /// authority. Read at start only.
+        client_certificate: Option<PathBuf> = "", File;
+        /// A PEM file with that certificate's private key, not encrypted.
+        client_key: Option<PathBuf> = "", SecretFile;
+        /// The forward proxy to the upstream, for sockets and HTTP alike: `environment` obeys HTTPS_PROXY, HTTP_PROXY, ALL_PROXY
+        /// and NO_PROXY as curl does; `off` goes directly; a URL (`http://`, `https://`, `socks5://` or `socks5h://`, with
+        /// USER:PASSWORD@ where it asks for them) goes through that one always. What fails on the way through a proxy is
+        /// reported, never tried without. A settings file that holds a password must not be readable by others.
+        proxy: ProxyChoice = "environment", Choice;
         /// Request headers that differ from turn to turn and say nothing about who is asking. Unknown headers
         /// otherwise belong to the identity, and a change in one starts a new conversation in full. Keys, cookies and what else
         /// every provider reads as identity (`openai-*`, `chatgpt-account-id`) cannot be among them.
@@ -329,11 +344,23 @@ impl Settings {
         match (&self.tls_certificate, &self.tls_key) {
             (Some(_), None) => return refuse("tls_certificate", "its private key is missing: set tls_key"),
             (None, Some(_)) => return refuse("tls_key", "its certificate is missing: set tls_certificate"),
+            (Some(_), _) if matches!(self.listen, Listen::Unix(_)) => {
+                return refuse("tls_certificate", "there is no TLS over a unix socket");
+            }
+            _ => {}
+        }
+        match (&self.client_certificate, &self.client_key) {
+            (Some(_), None) => {
+                return refuse("client_certificate", "its private key is missing: set client_key");
+            }
+            (None, Some(_)) => {
+                return refuse("client_key", "its certificate is missing: set client_certificate");
+            }
             _ => {}
         }
         let guarded = !self.client_keys.is_empty() || self.client_keys_file.is_some();
-        if !self.listen.ip().is_loopback() {
-            let address = self.listen;
+        if !self.listen.is_local() {
+            let address = &self.listen;
             let protected = guarded && self.tls_certificate.is_some();
             if !self.allow_remote && !protected {
                 let message = format!(

@@ -37,12 +37,12 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     upper.read_environment(variables(&[("TAILWIRE_LISTEN", "127.0.0.1:2")])).unwrap();
     written.overlay(upper);
     let settings = Settings::from_written(&written).unwrap();
-    assert_eq!((settings.listen.port(), settings.limits.turns), (2, 1));
+    assert_eq!((settings.listen.to_string().as_str(), settings.limits.turns), ("127.0.0.1:2", 1));
     assert_eq!(settings.limits.sockets, 256);
 
     let flag = ("listen", String::from("127.0.0.1:3"));
     let settings = load_with(&[("TAILWIRE_LISTEN", "127.0.0.1:2")], &[flag]).unwrap();
-    assert_eq!(settings.listen.port(), 3);
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:3");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn refusals_say_where_and_what() {
         ("a = 1\nzz = 2", "line 1: unknown key `a`"),
         (
             "\nlisten = 8484",
-            "line 2: listen: expected an IP address and a port; port 0 picks a free one; found a number",
+            "line 2: listen: expected an IP address and a port; port 0 picks a free one; or unix: and a path; found a number",
         ),
         ("admin_listen = \"localhost\"", "`localhost` is neither `auto` nor `off` nor an address"),
         (
@@ -113,6 +113,12 @@ fn refusals_say_where_and_what() {
         ("profile = \"opnai\"", "`opnai` is not one of \"auto\" | \"openai\""),
         ("upstream = \"api.openai.com\"", "must begin with http:// or https://"),
         ("extra_ca_files = [\"/nowhere/ca.pem\"]", "no file at /nowhere/ca.pem"),
+        ("client_certificate = \"/nowhere/c.pem\"", "client_certificate: no file at /nowhere/c.pem"),
+        ("client_key = \"alice sk-planted-0123456789\"", "client_key: no such file (keys of clients belong"),
+        ("listen_mode = 600", "expected permissions as `chmod` takes them"),
+        ("listen = \"unix:\"", "a unix socket has a path of"),
+        ("proxy = \"ftp://p:1\"", "line 1: proxy: a proxy's URL begins with http://"),
+        ("proxy = true", "expected \"environment\" | \"off\" | a proxy's URL; found a boolean"),
         ("extra_ca_files = [1]", "found a list of things that are not texts"),
         ("per_turn_headers = [\"a b\"]", "`a b` is not a header's name"),
         ("per_turn_headers = [\"x-a\", \"X-Api-Key\"]", "`X-Api-Key` says who is asking"),
@@ -275,6 +281,19 @@ fn keys_are_refused_by_place_and_never_quoted() {
         ),
         (file("tls_key", "c.pem"), "line 1: tls_key: its certificate is missing: set tls_certificate"),
         (file("tls_key", "nowhere"), "tls_key: no file at"),
+        (
+            format!(
+                "listen = \"unix:/nowhere/s\"\n{}\n{}",
+                file("tls_certificate", "c.pem"),
+                file("tls_key", "c.pem")
+            ),
+            "line 2: tls_certificate: there is no TLS over a unix socket",
+        ),
+        (
+            file("client_certificate", "c.pem"),
+            "line 1: client_certificate: its private key is missing: set client_key",
+        ),
+        (file("client_key", "c.pem"), "client_key: its certificate is missing: set client_certificate"),
     ] {
         let error = from_text(&text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}\n  said:     {error}\n  expected: {expected}");
@@ -300,12 +319,48 @@ fn settings_with_keys_show_none() {
     assert_eq!(settings.upstream_key.unwrap().expose(), KEY);
 }
 
+/// The rules of the variables themselves are tested beside them.
+#[test]
+fn the_setting_wins_over_the_proxy_variables() {
+    let upstream = ("TAILWIRE_UPSTREAM", "https://api.test");
+    let variable = ("HTTPS_PROXY", "http://u:hunter2@a:1");
+    let chosen = |pairs: &[(&str, &str)], flags: &[(&'static str, String)]| {
+        let settings = load_with(&[&[upstream][..], pairs].concat(), flags).unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        format!("{:?}", settings.proxy)
+    };
+    let through = |url: &str, source: &str| format!("Through({url} ({source}))");
+    assert_eq!(chosen(&[], &[]), "Off");
+    assert_eq!(chosen(&[variable], &[]), through("http://a:1", "HTTPS_PROXY"));
+    assert_eq!(chosen(&[variable, ("NO_PROXY", "test")], &[]), "Off");
+    assert_eq!(chosen(&[variable, ("TAILWIRE_PROXY", "off")], &[]), "Off");
+    let named = ("TAILWIRE_PROXY", "socks5h://b");
+    assert_eq!(chosen(&[variable, named, ("NO_PROXY", "*")], &[]), through("socks5h://b:1080", "proxy"));
+    let flag = ("proxy", String::from("http://u:hunter2@c:2"));
+    assert_eq!(chosen(&[variable, named], &[flag]), through("http://c:2", "proxy"));
+    let flag = ("proxy", String::from("environment"));
+    assert_eq!(chosen(&[variable, named], &[flag]), through("http://a:1", "HTTPS_PROXY"));
+
+    let refused = |pairs: &[(&str, &str)]| load_with(pairs, &[]).unwrap_err().to_string();
+    let error = refused(&[upstream, ("HTTPS_PROXY", "http://u:hunter2/@a:1")]);
+    assert!(
+        error.starts_with("HTTPS_PROXY: a proxy is written like") && !error.contains("hunter2"),
+        "{error}"
+    );
+    let error = refused(&[upstream, ("TAILWIRE_PROXY", "socks4://u:hunter2@a:1")]);
+    assert!(error.starts_with("TAILWIRE_PROXY: proxy: a proxy's URL begins with http://"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_settings_file_with_a_key_is_its_owner_s_alone() {
     use std::os::unix::fs::PermissionsExt;
     let written = format!("\nupstream_key = {KEY:?}");
-    let folder = Folder::new("exposed", &[("key.toml", &written), ("plain.toml", "upstream_key = \"\"")]);
+    let proxy = "proxy = \"http://u:hunter2@proxy:1\"";
+    let folder = Folder::new(
+        "exposed",
+        &[("key.toml", &written), ("plain.toml", "upstream_key = \"\""), ("proxy.toml", proxy)],
+    );
     let read = |name: &str, mode: u32| {
         let path = folder.0.join(name);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -315,5 +370,7 @@ fn a_settings_file_with_a_key_is_its_owner_s_alone() {
         "key.toml line 2: upstream_key: others can read this file; `chmod 600` it, or set upstream_key_file"
     ));
     assert_eq!(read("key.toml", 0o600), "");
+    assert!(read("proxy.toml", 0o644).ends_with("`chmod 600` it, or set HTTPS_PROXY in its place"));
+    assert_eq!(read("proxy.toml", 0o600), "");
     assert_eq!(read("plain.toml", 0o644), "");
 }

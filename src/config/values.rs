@@ -228,6 +228,21 @@ impl File {
     }
 }
 
+/// The same for a file with a private key. Its name is one letter from a setting that holds keys themselves, so no message
+/// quotes what was written.
+pub(super) struct SecretFile;
+
+impl SecretFile {
+    pub(super) fn kind(&self) -> String {
+        File.kind()
+    }
+
+    pub(super) fn read(&self, raw: &Raw) -> Result<Option<PathBuf>, String> {
+        text(raw, || self.kind())?;
+        File.read(raw).map_err(|_| String::from("no such file (keys of clients belong into client_keys)"))
+    }
+}
+
 /// A provider's key. No message quotes it.
 pub(super) struct Key;
 

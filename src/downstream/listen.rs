@@ -1,4 +1,4 @@
-//! Accepts clients: HTTP/1.1 and HTTP/2 with prior knowledge on one port, a bounded number of them, and a drain.
+//! Accepts clients: HTTP/1.1 and HTTP/2 with prior knowledge on one port or unix socket, a bounded number of them, and a drain.
 //! It is given its socket, its handler and its stages; it binds nothing, reads no signal, routes nothing.
 
 use std::convert::Infallible;
@@ -14,12 +14,12 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::downstream::body::{self, Body};
 use crate::downstream::line::{Line, Patience, Traffic};
+use crate::downstream::listener::{BoxStream, Listener};
 use crate::downstream::stall;
 use crate::downstream::tls::Tls;
 
@@ -76,8 +76,8 @@ pub enum Stage {
 /// connection (a tunnel) keeps a clone: it holds the connection's place and hears of the drain.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The client's address.
-    pub peer: SocketAddr,
+    /// The client's address; none on a unix socket.
+    pub peer: Option<SocketAddr>,
     stage: watch::Receiver<Stage>,
     _place: Arc<OwnedSemaphorePermit>,
 }
@@ -93,7 +93,7 @@ impl Connection {
 /// be cut. A handler's future is dropped when its client goes away; a handler that panics costs its own connection
 /// (HTTP/1.1) or stream (HTTP/2).
 pub async fn serve<H, F>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     handler: H,
     limits: Limits,
     stage: watch::Receiver<Stage>,
@@ -108,7 +108,7 @@ where
 /// [`serve`], over TLS if there is any: a handshake takes a connection's place, and holds up no other client.
 pub async fn serve_over<H, F>(
     tls: Option<Tls>,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     handler: H,
     limits: Limits,
     mut stage: watch::Receiver<Stage>,
@@ -117,6 +117,7 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let listener = listener.into();
     let places = Arc::new(Semaphore::new(limits.connections as usize));
     let builder = Arc::new(builder(&limits));
     let (announce, announced) = watch::channel(Stage::Running);
@@ -161,16 +162,12 @@ where
 
 /// Waits for a free place, then for a client. `None` after an error that has been waited out.
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(BoxStream, Option<SocketAddr>, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, peer)) => {
-            // Events are small and the client waits for each one. Failing to say so costs only latency.
-            let _ = stream.set_nodelay(true);
-            Some((stream, peer, place))
-        }
+        Ok((stream, peer)) => Some((stream, peer, place)),
         Err(error) if of_the_client(&error) => None,
         Err(error) => {
             // Usually "too many open files": nothing improves before somebody else closes one.
@@ -311,8 +308,7 @@ mod tests {
     {
         let (announce, stage) = watch::channel(Stage::Running);
         let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("a place");
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let connection = Connection { peer, stage, _place: Arc::new(place) };
+        let connection = Connection { peer: None, stage, _place: Arc::new(place) };
         let answer = move |_| async move { Response::new(body::full(vec![b'x'; length])) };
         let builder = Arc::new(builder(&limits));
         (announce, tokio::spawn(attend(stream, connection, answer, builder, limits)))

@@ -17,10 +17,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+
+use crate::downstream::listener::BoxStream;
 
 /// TLS to clients. Clones share their certificate.
 #[derive(Clone, Debug)]
@@ -79,7 +80,7 @@ impl Tls {
     }
 
     /// Shakes hands with a client; none if it does not come to it.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+    pub(super) async fn accept(&self, stream: BoxStream) -> Option<TlsStream<BoxStream>> {
         let config = self.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
         match timeout(self.handshake, accepting).await {
@@ -153,7 +154,7 @@ fn in_force(certificate: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> R
 
 /// Ends a connection so that the client can read the alert: what it still sends is taken, or the system would answer it
 /// with a reset.
-async fn part(mut stream: TcpStream) -> io::Result<()> {
+async fn part(mut stream: BoxStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = [0; 4096];
     let mut taken = 0;

@@ -3,6 +3,8 @@
 //! Gathers as the proxy's relay does: only a completed response is continued, and only if both accounts of its output
 //! agree. An answer of Chat Completions, which names no items, is read as the message that its client repeats.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -88,7 +90,7 @@ impl Answer {
                     if created.is_some() && created != id {
                         return Ok(Self::obstructed("it has two ids"));
                     }
-                    return Ok(Self { id, ..Self::told(listener, restorer.output(&event), chat) });
+                    return Ok(Self { id, ..Self::told(listener, restorer.output(&event).map(Cow::into_owned), chat) });
                 }
                 EventKind::Ended | EventKind::Error => return Ok(Self::obstructed(UNFINISHED)),
                 _ => {}

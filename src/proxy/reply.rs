@@ -195,6 +195,7 @@ impl From<&SendError> for Problem {
             SendError::Timeout(_) => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "tailwire_upstream_timeout", message)
             }
+            SendError::Proxy(_) => Self::new(StatusCode::BAD_GATEWAY, "tailwire_proxy_failed", message),
             SendError::Broken(_) | SendError::Connect(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, "tailwire_upstream_unreachable", message)
             }
@@ -208,6 +209,9 @@ impl From<&ConnectError> for Problem {
         match error {
             ConnectError::Timeout(_) => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "tailwire_upstream_timeout", message)
+            }
+            ConnectError::Proxy { .. } => {
+                Self::new(StatusCode::BAD_GATEWAY, "tailwire_proxy_failed", message)
             }
             _ => Self::new(StatusCode::BAD_GATEWAY, "tailwire_upstream_unreachable", message),
         }
@@ -302,6 +306,7 @@ mod tests {
             (Problem::from(&Flaw::TooMany(9)), 431, "tailwire_too_many_headers"),
             (Problem::from(&SendError::Broken("x".into())), 502, "tailwire_upstream_unreachable"),
             (Problem::from(&SendError::Connect("x".into())), 502, "tailwire_upstream_unreachable"),
+            (Problem::from(&SendError::Proxy("x".into())), 502, "tailwire_proxy_failed"),
             (Problem::from(&SendError::Timeout(Duration::from_secs(10))), 504, "tailwire_upstream_timeout"),
             (Problem::from(&ConnectError::Timeout(Phase::Tls)), 504, "tailwire_upstream_timeout"),
             (

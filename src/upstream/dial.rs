@@ -1,5 +1,5 @@
-//! A byte stream to the provider: resolve, connect, TLS, each a phase of one time budget, and one HTTP/1.1 request
-//! on it. It knows no WebSocket frame and keeps no connection.
+//! One HTTP/1.1 request on a connection of its own, which may become something else, and why there is none. It knows no
+//! WebSocket frame and keeps no connection.
 
 use std::fmt;
 use std::io;
@@ -12,14 +12,10 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
 
+use crate::upstream::connector::Connector;
 use crate::upstream::origin::Target;
-use crate::upstream::tls::Tls;
 
 /// What a dial was busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +24,8 @@ pub enum Phase {
     Dns,
     /// Connecting TCP.
     Connect,
+    /// Reaching a forward proxy, and being let through by it.
+    Proxy,
     /// Shaking hands over TLS.
     Tls,
     /// Waiting for the answer to the upgrade request.
@@ -39,6 +37,7 @@ impl fmt::Display for Phase {
         formatter.write_str(match self {
             Self::Dns => "resolving its name",
             Self::Connect => "connecting",
+            Self::Proxy => "getting through the proxy",
             Self::Tls => "setting up TLS",
             Self::Upgrade => "waiting for the WebSocket handshake",
         })
@@ -54,6 +53,14 @@ pub enum ConnectError {
     /// No address accepts a connection.
     #[error("it does not accept connections: {0}")]
     Connect(io::Error),
+    /// The forward proxy on the way: it is away, refuses, or is none.
+    #[error("the proxy {proxy} does not lead there: {reason}")]
+    Proxy {
+        /// Which, without credentials.
+        proxy: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No trusted TLS session: wrong name, unknown authority, no common version.
     #[error("no trusted TLS session: {0}")]
     Tls(io::Error),
@@ -82,17 +89,13 @@ pub struct Refusal {
     pub body: Bytes,
 }
 
-/// Either kind of connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 /// Dials `target` and sends one request (method, headers; the path and `Host` are the target's), which may upgrade
 /// the connection (`hyper::upgrade::on`). The connection ends with the response or with what it was upgraded to.
 ///
 /// # Errors
 /// Every kind but [`ConnectError::Refused`]: a status is the caller's to judge. Nothing is dialled twice.
 pub async fn exchange(
-    tls: &Tls,
+    connector: &Connector,
     target: &Target,
     mut request: Request<Empty<Bytes>>,
     deadline: Instant,
@@ -102,7 +105,7 @@ pub async fn exchange(
     let host = HeaderValue::from_str(&target.authority).map_err(|error| upgrade(&error))?;
     request.headers_mut().insert(HOST, host);
 
-    let stream = connect(tls, target, deadline).await?;
+    let stream = connector.connect(target, deadline).await?;
     let io = TokioIo::new(stream);
     let answer = async {
         let (mut sender, connection) = http1::handshake(io).await?;
@@ -126,43 +129,6 @@ pub(super) async fn refusal(response: Response<Incoming>, deadline: Instant) -> 
         }
     }
     Refusal { status: parts.status, headers: parts.headers, body: body.into() }
-}
-
-/// A connection to it, ready for a request.
-pub(super) async fn connect(
-    tls: &Tls,
-    target: &Target,
-    deadline: Instant,
-) -> Result<Box<dyn Stream>, ConnectError> {
-    let lookup = lookup_host((target.host.as_str(), target.port));
-    let addresses: Vec<_> = within(deadline, Phase::Dns, lookup).await?.map_err(ConnectError::Dns)?.collect();
-    let stream = first(&addresses, deadline).await?;
-    // A turn is one frame up and many small ones down; waiting to fill segments would delay both.
-    let _ = stream.set_nodelay(true);
-    if !target.tls {
-        return Ok(Box::new(stream));
-    }
-    let name = ServerName::try_from(target.host.clone())
-        .map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-    let session = TlsConnector::from(tls.socket()).connect(name, stream);
-    let session = within(deadline, Phase::Tls, session).await?.map_err(ConnectError::Tls)?;
-    Ok(Box::new(session))
-}
-
-/// The first address that accepts. Each gets an equal share of the time left, so that a silent one (a broken IPv6
-/// route) cannot eat the others' budget.
-async fn first(addresses: &[std::net::SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
-    let mut last = ConnectError::Dns(io::Error::new(io::ErrorKind::NotFound, "no addresses"));
-    for (tried, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-        match within(Instant::now() + share, Phase::Connect, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = ConnectError::Connect(error),
-            Err(timeout) => last = timeout,
-        }
-    }
-    Err(last)
 }
 
 /// Bounds one phase.

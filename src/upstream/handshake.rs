@@ -17,7 +17,8 @@ use hyper::{Request, Response, StatusCode};
 use sha1::{Digest, Sha1};
 use tokio::time::Instant;
 
-use crate::upstream::dial::{self, ConnectError, DIAL_TIMEOUT, Phase};
+use crate::upstream::connector::Connector;
+use crate::upstream::dial::{self, ConnectError, Phase};
 use crate::upstream::extension::Compression;
 use crate::upstream::origin::Target;
 use crate::upstream::socket::{DeflatePool, MESSAGE_BYTES, Socket};
@@ -26,8 +27,7 @@ use crate::upstream::tls::Tls;
 /// Opens sockets; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dialer {
-    tls: Tls,
-    timeout: Duration,
+    connector: Connector,
     message_bytes: usize,
     pool: DeflatePool,
 }
@@ -45,13 +45,19 @@ impl Dialer {
     /// A dialer with the default bounds: 10 s for a whole dial, 64 MiB for a received message.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
-        Self { tls, timeout: DIAL_TIMEOUT, message_bytes: MESSAGE_BYTES, pool: DeflatePool::default() }
+        Self::over(Connector::new(tls))
+    }
+
+    /// A dialer that connects this way; the connector's bound is that of a whole dial.
+    #[must_use]
+    pub fn over(connector: Connector) -> Self {
+        Self { connector, message_bytes: MESSAGE_BYTES, pool: DeflatePool::default() }
     }
 
     /// Another budget for one dial, from DNS to the 101, a refusal's body and a second try included.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { connector: self.connector.with_timeout(timeout), ..self }
     }
 
     /// Another bound, in bytes, on a received message, decompressed; a longer one ends its socket.
@@ -71,7 +77,7 @@ impl Dialer {
         headers: &HeaderMap,
         offer: Compression,
     ) -> Result<Opened, ConnectError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.connector.timeout;
         match self.attempt(target, headers, offer, deadline).await {
             Err(error) if offer != Compression::Off && blames_offer(&error) => {
                 self.attempt(target, headers, Compression::Off, deadline).await
@@ -90,7 +96,7 @@ impl Dialer {
         target: &Target,
         request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, ConnectError> {
-        dial::exchange(&self.tls, target, request, Instant::now() + self.timeout).await
+        dial::exchange(&self.connector, target, request, Instant::now() + self.connector.timeout).await
     }
 
     /// Whether it can be reached: name, TCP and TLS. Says nothing to it.
@@ -98,7 +104,7 @@ impl Dialer {
     /// # Errors
     /// See [`ConnectError`].
     pub async fn reach(&self, target: &Target) -> Result<(), ConnectError> {
-        dial::connect(&self.tls, target, Instant::now() + self.timeout).await.map(drop)
+        self.connector.connect(target, Instant::now() + self.connector.timeout).await.map(drop)
     }
 
     async fn attempt(
@@ -124,7 +130,7 @@ impl Dialer {
             }
         }
 
-        let response = dial::exchange(&self.tls, target, request, deadline).await?;
+        let response = dial::exchange(&self.connector, target, request, deadline).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(ConnectError::Refused(Box::new(dial::refusal(response, deadline).await)));
         }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::upstream::dial::{Chain, DIAL_TIMEOUT};
+use crate::upstream::connector::Connector;
+use crate::upstream::dial::{Chain, ConnectError, DIAL_TIMEOUT};
 use crate::upstream::tls::Tls;
 
 /// The body of a request on its way up.
@@ -24,7 +24,7 @@ pub type RequestBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + S
 /// HTTP to the provider, cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pool: legacy::Client<HttpsConnector<HttpConnector>, RequestBody>,
+    pool: legacy::Client<Connector, RequestBody>,
     connect_timeout: Duration,
 }
 
@@ -37,6 +37,9 @@ pub enum SendError {
     /// No connection came about: name, TCP or TLS. The request was not sent.
     #[error("no connection: {0}")]
     Connect(String),
+    /// No connection, for the forward proxy on the way. The request was not sent.
+    #[error("no connection: {0}")]
+    Proxy(String),
     /// No connection within the time for that. The request was not sent.
     #[error("no connection within {} s", .0.as_secs())]
     Timeout(Duration),
@@ -53,17 +56,13 @@ impl Client {
     /// likes to answer.
     #[must_use]
     pub fn within(tls: &Tls, connect_timeout: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEPALIVE));
-        // Shared out between a name's addresses, so that a silent one cannot eat the whole budget.
-        tcp.set_connect_timeout(Some(connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls.pooled())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        Self::over(Connector::new(tls.clone()).with_timeout(connect_timeout))
+    }
+
+    /// A client that connects this way.
+    #[must_use]
+    pub fn over(connector: Connector) -> Self {
+        let connect_timeout = connector.timeout;
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -92,14 +91,20 @@ impl Client {
                 Err(_) => return Err(SendError::Timeout(self.connect_timeout)),
             },
         };
-        response.map_err(|error| {
-            let reason = Chain(&error).to_string();
-            if error.is_connect() { SendError::Connect(reason) } else { SendError::Broken(reason) }
+        response.map_err(|error| match unconnected(&error) {
+            Some(ConnectError::Timeout(_)) => SendError::Timeout(self.connect_timeout),
+            Some(error @ ConnectError::Proxy { .. }) => SendError::Proxy(error.to_string()),
+            Some(error) => SendError::Connect(error.to_string()),
+            None if error.is_connect() => SendError::Connect(Chain(&error).to_string()),
+            None => SendError::Broken(Chain(&error).to_string()),
         })
     }
 }
 
-/// Long silences are normal while a model thinks; NATs forget connections after about two minutes.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+/// What the connector said, if it is at fault.
+fn unconnected(error: &legacy::Error) -> Option<&ConnectError> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
 /// Shorter than servers keep idle connections, so that a request rarely meets one being closed.
 const POOL_IDLE: Duration = Duration::from_secs(30);

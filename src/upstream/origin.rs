@@ -97,18 +97,7 @@ impl Upstream {
     /// Where to dial for a client's path and query.
     #[must_use]
     pub fn target(&self, path_and_query: &str) -> Target {
-        let tls = self.scheme == Scheme::HTTPS;
-        Target {
-            tls,
-            host: self.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: self.authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            authority: self.authority.to_string(),
-            path_and_query: self
-                .map(path_and_query)
-                .path_and_query()
-                .map_or("/", PathAndQuery::as_str)
-                .to_owned(),
-        }
+        Target::of(&self.map(path_and_query))
     }
 }
 
@@ -131,6 +120,29 @@ pub struct Target {
     pub authority: String,
     /// Path and query of the upgrade request.
     pub path_and_query: String,
+}
+
+impl Target {
+    /// Where an absolute address leads.
+    pub(super) fn of(address: &Uri) -> Self {
+        let tls = address.scheme() == Some(&Scheme::HTTPS);
+        let host = address.host().unwrap_or_default();
+        Self {
+            tls,
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: address.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            authority: address.authority().map(Authority::to_string).unwrap_or_default(),
+            path_and_query: address.path_and_query().map_or("/", PathAndQuery::as_str).to_owned(),
+        }
+    }
+
+    /// Host and port, an IPv6 address in brackets.
+    pub(super) fn place(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
 }
 
 const VERSION: &str = "/v1";

@@ -1,5 +1,5 @@
-//! The one TLS configuration: the platform's trust store, extra authorities from files, one crypto provider.
-//! There is no way to switch verification off.
+//! The one TLS configuration: the platform's trust store, extra authorities and a client certificate from files, one crypto
+//! provider. There is no way to switch verification off.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs as provider;
 #[cfg(all(feature = "tls-ring", not(feature = "tls-aws-lc")))]
 use rustls::crypto::ring as provider;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_platform_verifier::Verifier;
 
 #[cfg(not(any(feature = "tls-aws-lc", feature = "tls-ring")))]
@@ -19,7 +19,17 @@ compile_error!("choose a TLS provider: feature `tls-aws-lc` or `tls-ring`");
 /// TLS to the provider, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    socket: Arc<ClientConfig>,
+    upstream: Arc<ClientConfig>,
+    proxy: Arc<ClientConfig>,
+}
+
+/// The files of what is presented to an upstream that asks for a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and after it the chain up to its authority.
+    pub certificate: PathBuf,
+    /// Its private key, not encrypted.
+    pub key: PathBuf,
 }
 
 /// Why the configuration cannot be built. All of it is the operator's to mend.
@@ -31,6 +41,14 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The client certificate or its key cannot be used.
+    #[error("cannot present {}: {reason}", .path.display())]
+    Identity {
+        /// The file at fault.
+        path: PathBuf,
+        /// What is wrong with it; never its content.
         reason: String,
     },
     /// The TLS library refuses the result.
@@ -47,6 +65,14 @@ impl Tls {
     /// # Errors
     /// See [`TlsError`].
     pub fn new(authorities: &[PathBuf]) -> Result<Self, TlsError> {
+        Self::presenting(authorities, None)
+    }
+
+    /// The same, with a certificate for upstreams that ask for one. A proxy is never shown it.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub fn presenting(authorities: &[PathBuf], identity: Option<&Identity>) -> Result<Self, TlsError> {
         let mut extra = Vec::new();
         for path in authorities {
             extra.extend(certificates(path)?);
@@ -61,26 +87,61 @@ impl Tls {
             Err(error) => return Err(error.into()),
         };
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut config = match verifier {
-            Some(verifier) => {
-                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-            }
-            None => builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth(),
+        let builder = match verifier {
+            Some(verifier) => builder.dangerous().with_custom_certificate_verifier(verifier),
+            None => builder.with_root_certificates(rustls::RootCertStore::empty()),
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { socket: Arc::new(config) })
+        // RFC 6455 upgrades HTTP/1.1 only, and the pooled client wants no other.
+        let only_http_1 = |mut config: ClientConfig| {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Arc::new(config)
+        };
+        let proxy = only_http_1(builder.clone().with_no_client_auth());
+        let upstream = match identity {
+            Some(identity) => {
+                let (chain, key) = identity.read()?;
+                let unfit = |error| identity.unfit(&error);
+                only_http_1(builder.with_client_auth_cert(chain, key).map_err(unfit)?)
+            }
+            None => proxy.clone(),
+        };
+        Ok(Self { upstream, proxy })
     }
 
-    /// For a WebSocket: HTTP/1.1 is the only protocol offered, since RFC 6455 upgrades nothing else.
-    pub(super) fn socket(&self) -> Arc<ClientConfig> {
-        self.socket.clone()
+    /// Towards the provider.
+    pub(super) fn upstream(&self) -> Arc<ClientConfig> {
+        self.upstream.clone()
     }
 
-    /// For the pooled client, which sets the protocols it can speak itself.
-    pub(super) fn pooled(&self) -> ClientConfig {
-        let mut config = ClientConfig::clone(&self.socket);
-        config.alpn_protocols.clear();
-        config
+    /// Towards a proxy on the way.
+    pub(super) fn proxy(&self) -> Arc<ClientConfig> {
+        self.proxy.clone()
+    }
+}
+
+impl Identity {
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+        let fault = |path: &Path, reason: String| TlsError::Identity { path: path.to_owned(), reason };
+        let chain: Vec<_> = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect)
+            .map_err(|error| fault(&self.certificate, format!("not a PEM file of certificates: {error}")))?;
+        if chain.is_empty() {
+            return Err(fault(&self.certificate, String::from("it holds no certificate")));
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| {
+            fault(&self.key, format!("not a PEM file of an unencrypted private key: {error}"))
+        })?;
+        Ok((chain, key))
+    }
+
+    fn unfit(&self, error: &rustls::Error) -> TlsError {
+        let (path, reason) = match error {
+            rustls::Error::InconsistentKeys(_) => {
+                (&self.key, format!("it is not the key of {}", self.certificate.display()))
+            }
+            error => (&self.certificate, format!("cannot be used: {error}")),
+        };
+        TlsError::Identity { path: path.clone(), reason }
     }
 }
 
@@ -107,9 +168,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_socket_is_bound_to_http_1() {
+    fn both_ways_are_bound_to_http_1() {
         let tls = Tls::new(&[]).unwrap();
-        assert_eq!(tls.socket().alpn_protocols, [b"http/1.1"]);
-        assert!(tls.pooled().alpn_protocols.is_empty());
+        assert_eq!(tls.upstream().alpn_protocols, [b"http/1.1"]);
+        assert_eq!(tls.proxy().alpn_protocols, [b"http/1.1"]);
     }
 }

@@ -9,6 +9,7 @@ use tailwire::sim::script::Limits;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::agent::Agent;
+use crate::forward::{Forward, Rules, Speaks};
 use crate::peer::{Socket, Stage, Upgrades, ask, body, message, until, user};
 use crate::world::World;
 
@@ -101,29 +102,49 @@ impl Drop for Child {
 #[tokio::test]
 async fn f44_socket_and_http_go_the_same_way_whatever_the_proxy_variables_say() {
     use std::process::{Command, Stdio};
+    // The proxy knows the one way there is, and nobody else knows that name.
     let mut stage = Stage::plain().await;
-    let upstream = stage.base_url();
-    // A proxy that nobody serves: who obeyed these variables could reach nothing.
-    let nowhere = "http://127.0.0.1:1";
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--upstream", &upstream]).env_clear();
-    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env(name, nowhere);
+    let behind = stage.base_url().trim_start_matches("http://").trim_end_matches("/v1").parse().unwrap();
+    let rules = Rules { leads_to: Some(behind), ..Rules::new(Speaks::Connect) };
+    let (forward, unwanted) = (Forward::start(rules).await, Forward::start(rules).await);
+    let (wanted, nowhere) = (format!("http://{}", forward.addr), format!("http://{}", unwanted.addr));
+    let direct = stage.base_url();
+    for (upstream, variables, asked) in [
+        ("http://provider.invalid:80/v1", &[("http_proxy", &wanted), ("ALL_PROXY", &nowhere)][..], 2),
+        ("http://provider.invalid:80/v1", &[("HTTP_PROXY", &wanted), ("HTTPS_PROXY", &nowhere)], 2),
+        ("http://provider.invalid:80/v1", &[("ALL_PROXY", &wanted), ("https_proxy", &nowhere)], 2),
+        ("http://provider.invalid:80/v1", &[("TAILWIRE_PROXY", &wanted), ("HTTP_PROXY", &nowhere)], 2),
+        (&direct, &[("HTTP_PROXY", &nowhere), ("NO_PROXY", &String::from("127.0.0.0/8"))], 0),
+        (&direct, &[("HTTP_PROXY", &nowhere), ("TAILWIRE_PROXY", &String::from("off"))], 0),
+        (&direct, &[("HTTPS_PROXY", &nowhere)], 0),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--upstream", upstream]).env_clear();
+        command.envs(variables.iter().map(|(name, value)| (name, value.as_str())));
+        let mut child = Child(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+        let out = child.0.stdout.take().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        let addr = line.split("http://").nth(1).and_then(|rest| rest.split("/v1").next()).unwrap();
+        let client = crate::http::Client::new(addr.parse().unwrap());
+        let before = forward.asked().len();
+        let turn = ask(&client, &body(&[user("one")]));
+        let mut socket = stage.socket().await;
+        let frame = socket.frame().await;
+        socket.answer(&frame, "resp_0", &[]).await;
+        assert_eq!(turn.await.unwrap().status, 200);
+        let turn = ask(&client.with("x-tailwire-mode", "http"), &body(&[user("one")]));
+        stage.post().await.complete("resp_1", &[]);
+        assert_eq!(turn.await.unwrap().status, 200);
+        assert_eq!((forward.asked().len() - before, unwanted.asked().len()), (asked, 0), "{variables:?}");
     }
-    let mut child = Child(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    let out = child.0.stdout.take().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
-    let addr = line.split("http://").nth(1).and_then(|rest| rest.split("/v1").next()).unwrap();
-    let client = crate::http::Client::new(addr.parse().unwrap());
-    let turn = ask(&client, &body(&[user("one")]));
-    let mut socket = stage.socket().await;
-    let frame = socket.frame().await;
-    socket.answer(&frame, "resp_0", &[]).await;
-    assert_eq!(turn.await.unwrap().status, 200);
-    let turn = ask(&client.with("x-tailwire-mode", "http"), &body(&[user("one")]));
-    stage.post().await.complete("resp_1", &[]);
-    assert_eq!(turn.await.unwrap().status, 200);
+    // What is no proxy ends the program; it does not mean directly.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", &direct]).env_clear();
+    let ended = command.env("HTTP_PROXY", "htp://sk-planted-a@proxy").output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(78), "{said}");
+    assert!(said.contains("HTTP_PROXY: a proxy's URL begins with") && !said.contains("planted"), "{said}");
 }
 
 #[tokio::test]

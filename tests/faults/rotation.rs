@@ -180,7 +180,7 @@ async fn a_proxy_that_starts_anew_costs_one_full_resend() {
             let World { proxy, sim, reference } = world;
             let mut settings = Settings {
                 // The port its clients know.
-                listen: proxy.addr,
+                listen: proxy.addr.into(),
                 admin_listen: tailwire::config::AdminListen::Off,
                 upstream: sim.base_url().parse().unwrap(),
                 ..Settings::default()

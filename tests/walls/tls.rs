@@ -24,6 +24,7 @@ use tailwire::upstream::http::{Client, SendError};
 use tailwire::upstream::origin::Upstream;
 use tailwire::upstream::tls::Tls;
 use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
 
 use crate::support::{Folder, bind};
 
@@ -53,13 +54,12 @@ async fn server(name: &str, folder: &Folder) -> SocketAddr {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-                // The pooled client names none.
-                if protocol.as_deref() == Some(b"http/1.1") {
-                    drop(tokio_tungstenite::accept_async(stream).await);
-                    return;
-                }
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]), "no other is offered");
                 let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    if request.headers().contains_key("upgrade") {
+                        let answer = create_response(&request.map(drop)).unwrap();
+                        return Ok(answer.map(|()| Full::default()));
+                    }
                     let body = match request.uri().path() {
                         "/v1/large" => vec![b'x'; LARGE],
                         _ => format!("{:?}", request.version()).into_bytes(),
@@ -67,7 +67,7 @@ async fn server(name: &str, folder: &Folder) -> SocketAddr {
                     Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(body))))
                 });
                 let _ = auto::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service)
+                    .serve_connection_with_upgrades(TokioIo::new(stream), service)
                     .await;
             });
         }
