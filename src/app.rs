@@ -3,6 +3,8 @@
 //! The only place that knows every room. Decides nothing about requests.
 
 mod files;
+mod stops;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +15,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::files::Files;
+use self::stops::Stops;
+use self::systemd::Supervisor;
 use crate::args::SimArgs;
 use crate::config::{Compression, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
@@ -61,9 +65,18 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await?;
+        Self::start_on(listener, settings, adjust)
+    }
+
+    /// The same on a socket that listens already.
+    fn start_on(
+        listener: TcpListener,
+        settings: Settings,
+        adjust: impl FnOnce(&mut Limits),
+    ) -> io::Result<Self> {
         let tls = server_tls(&settings).map_err(io::Error::other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
         let limits = listen_limits(&settings);
         let proxy = Arc::new(build(settings.clone(), adjust)?);
@@ -151,23 +164,35 @@ pub fn check_files(settings: &Settings) -> Result<(), TlsError> {
 /// certificates read again, if there are any; without, it ends the program as it would any other.
 ///
 /// # Errors
-/// As [`Running::start`].
+/// As [`Running::start`], or the service manager handed over a socket that cannot be used.
 pub async fn serve(settings: Settings) -> io::Result<()> {
-    let upstream = settings.upstream.to_string();
-    let running = Running::start(settings).await?;
-    let hangups = running.files.clone().reload_on_hangup()?;
-    println!("tailwire listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
+    let (upstream, drain) = (settings.upstream.to_string(), settings.timeouts.drain);
+    let supervisor = Arc::new(Supervisor::from_environment());
+    let mut stops = Stops::hear()?;
+    let running = match systemd::handed_over(&settings)? {
+        Some(listener) => Running::start_on(TcpListener::from_std(listener)?, settings, |_| {})?,
+        None => Running::start(settings).await?,
+    };
+    let hangups = running.files.clone().reload_on_hangup(supervisor.listens())?;
+    let status = format!("listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
+    println!("tailwire {status}");
+    supervisor.ready(&status);
+    // The pool's lock is what every turn needs: if it is stuck, so are they.
+    let proxy = running.proxy.clone();
+    let alive = supervisor.clone().reassure(move || _ = proxy.pool().turns());
     let stage = running.stage.clone();
     let signals = tokio::spawn(async move {
-        signal().await;
+        stops.next().await;
         tracing::info!("draining");
+        supervisor.stopping(drain);
         stage.send_replace(Stage::Draining);
-        signal().await;
+        stops.next().await;
         stage.send_replace(Stage::Cut);
     });
     let cut = running.finish().await;
     signals.abort();
     hangups.abort();
+    alive.abort();
     tracing::info!(cut, "stopped");
     Ok(())
 }
@@ -177,10 +202,11 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
 /// # Errors
 /// The address cannot be bound.
 pub async fn simulate(arguments: SimArgs) -> io::Result<()> {
+    let mut stops = Stops::hear()?;
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("tailwire sim listening on http://{}/v1", listener.local_addr()?);
     let provider = sim::Provider::new(script(&arguments));
-    sim::serve(listener, provider, signal()).await;
+    sim::serve(listener, provider, async move { stops.next().await }).await;
     Ok(())
 }
 
@@ -273,23 +299,4 @@ fn key() -> io::Result<Key> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(Key::new(random))
-}
-
-/// SIGINT or SIGTERM.
-async fn signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        else {
-            let _ = interrupt.await;
-            return;
-        };
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
 }
