@@ -66,11 +66,11 @@ impl Running {
     /// As [`Self::start`].
     pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
-        Self::start_on(listener, settings, adjust)
+        Self::start_on(listener, settings, adjust).await
     }
 
     /// The same on a socket that listens already.
-    fn start_on(
+    async fn start_on(
         listener: TcpListener,
         settings: Settings,
         adjust: impl FnOnce(&mut Limits),
@@ -170,7 +170,7 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
     let supervisor = Arc::new(Supervisor::from_environment());
     let mut stops = Stops::hear()?;
     let running = match systemd::handed_over(&settings)? {
-        Some(listener) => Running::start_on(TcpListener::from_std(listener)?, settings, |_| {})?,
+        Some(listener) => Running::start_on(TcpListener::from_std(listener)?, settings, |_| {}).await?,
         None => Running::start(settings).await?,
     };
     let hangups = running.files.clone().reload_on_hangup(supervisor.listens())?;
