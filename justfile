@@ -62,3 +62,15 @@ fuzz *ARGS:
 # Lines of the heart that its tests reach; fails below 95 %.
 cover:
     bash tests/cover/run.sh
+
+# What is under `deploy`, by the tools of those who will run it (systemd, promtool, helm, schemas). Give names to run only some.
+deploy *NAMES:
+    bash tests/deploy/run.sh {{NAMES}}
+
+# The static program that ships, built and started in an empty root. Minutes.
+static:
+    bash tests/deploy/static.sh
+
+# Packs a release into a folder (default target/release-VERSION): archives, chart, bill of materials, checksums.
+release *ARGS:
+    bash deploy/release.sh {{ARGS}}
