@@ -28,6 +28,8 @@ if [[ ! $binary ]]; then
 fi
 rm -rf "$out"
 mkdir -p "$out"
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
 
 archive() {
     local name=$1
@@ -37,8 +39,7 @@ archive() {
 
 # What a target's archive holds beside the program; completions and man page come from a program that runs here.
 pack() {
-    local target=$1 program=$2 speaks=$3 name=tailwire-$version-$1 stage
-    stage=$(mktemp -d)
+    local target=$1 program=$2 speaks=$3 name=tailwire-$version-$1
     install -D -m 755 "$program" "$stage/$name/bin/tailwire"
     install -d "$stage/$name/share/man/man1" "$stage/$name/share/completions"
     "$speaks" man >"$stage/$name/share/man/man1/tailwire.1"
@@ -49,7 +50,6 @@ pack() {
     cp LICENSE LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$stage/$name"
     cp -r deploy/systemd deploy/launchd deploy/prometheus deploy/grafana "$stage/$name/share"
     archive "$name.tar.gz" -C "$stage" "$name"
-    rm -rf "$stage"
 }
 
 speaks=${binary:-}

@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import boot
 import containers
 import metrics
 import release
@@ -15,6 +16,7 @@ CHECKS = {
         units.systemd_accepts_the_units,
         units.the_program_keeps_to_the_system_calls_it_may_use,
         units.systemd_hands_the_socket_over,
+        boot.systemd_runs_the_system_units,
         units.launchd_knows_every_key,
         containers.the_dockerfile_is_clean,
         containers.compose_keeps_the_port_on_this_machine,
