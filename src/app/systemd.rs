@@ -168,7 +168,8 @@ const AFTER_DRAIN: Duration = Duration::from_secs(10);
 const SHORTEST_BEAT: Duration = Duration::from_millis(10);
 const LONGEST_WRITE: Duration = Duration::from_secs(1);
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::sync::{Mutex, mpsc};
