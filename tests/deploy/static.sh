@@ -21,6 +21,14 @@ else
 fi
 cp /etc/ssl/certs/ca-certificates.crt "$scratch/root/etc/ssl/certs/" 2>/dev/null || true
 
+# Every container runtime gives these: names, and random numbers, which a static glibc program takes from a file.
+printf '127.0.0.1 localhost\n' >"$scratch/root/etc/hosts"
+if ((EUID == 0)); then
+    mkdir "$scratch/root/dev"
+    mknod -m 666 "$scratch/root/dev/random" c 1 8
+    mknod -m 666 "$scratch/root/dev/urandom" c 1 9
+fi
+
 if readelf --program-headers "$scratch/root/tailwire" | grep --quiet INTERP; then
     echo "static: it wants a dynamic linker" >&2
     exit 1
@@ -32,7 +40,7 @@ size=$(du --bytes --summarize "$scratch/root" | cut -f 1)
 inside() {
     if ((EUID == 0)); then
         chmod 755 "$scratch" "$scratch/root"
-        exec env -i "${variables[@]}" chroot --userspec=65532:65532 "$scratch/root" /tailwire "$@"
+        exec env -i "${variables[@]}" "$(command -v chroot)" --userspec=65532:65532 "$scratch/root" /tailwire "$@"
     fi
     exec env -i "${variables[@]}" "$scratch/root/tailwire" "$@"
 }
