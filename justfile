@@ -71,3 +71,15 @@ browser *ARGS:
 # The real binary through forward proxies from Debian (tinyproxy, microsocks), private authorities, a unix socket.
 networks:
     bash tests/networks/run.sh
+
+# What is under `deploy`, by the tools of those who will run it (systemd, promtool, helm, schemas). Give names to run only some.
+deploy *NAMES:
+    bash tests/deploy/run.sh {{NAMES}}
+
+# The static program that ships, built and started in an empty root. Minutes.
+static:
+    bash tests/deploy/static.sh
+
+# Packs a release into a folder (default target/release-VERSION): archives, chart, bill of materials, checksums.
+release *ARGS:
+    bash deploy/release.sh {{ARGS}}

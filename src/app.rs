@@ -4,6 +4,8 @@
 
 mod admin;
 mod files;
+mod stops;
+mod systemd;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ use tokio::task::JoinHandle;
 
 use self::admin::AdminListener;
 use self::files::{Files, Seen};
+use self::stops::Stops;
+use self::systemd::Supervisor;
 use crate::args::SimArgs;
 use crate::config::{Compression, Listen, ProfileName, Reasoning, Settings};
 use crate::downstream::listen::{self, Stage};
@@ -68,15 +72,23 @@ impl Running {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_within(settings: Settings, adjust: impl FnOnce(&mut Limits)) -> io::Result<Self> {
+        let listener = bind(&settings).await?;
+        Self::start_on(listener, settings, adjust).await
+    }
+
+    /// The same on a socket that listens already.
+    async fn start_on(
+        listener: Listener,
+        settings: Settings,
+        adjust: impl FnOnce(&mut Limits),
+    ) -> io::Result<Self> {
         let seen = Seen::now(&settings);
         let tls = server_tls(&settings).map_err(io::Error::other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let listener = bind(&settings).await?;
-        let addr = listener.port().unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
-        let base_url = match &settings.listen {
-            Listen::Tcp(_) => format!("{scheme}://{addr}/v1"),
-            unix @ Listen::Unix(_) => unix.to_string(),
-        };
+        let port = listener.port();
+        let addr = port.unwrap_or_else(|| ([0, 0, 0, 0], 0).into());
+        let base_url =
+            port.map_or_else(|| settings.listen.to_string(), |port| format!("{scheme}://{port}/v1"));
         let limits = listen_limits(&settings);
         let proxy = Arc::new(build(settings.clone(), adjust)?);
         let files = Arc::new(Files::new(settings, seen, tls.clone(), proxy.clone()));
@@ -201,23 +213,38 @@ pub fn check_files(settings: &Settings) -> Result<(), Box<dyn std::error::Error>
 /// certificates read again, if there are any; without, it ends the program as it would any other.
 ///
 /// # Errors
-/// As [`Running::start`].
+/// As [`Running::start`], or the service manager handed over a socket that cannot be used.
 pub async fn serve(settings: Settings) -> io::Result<()> {
-    let upstream = settings.upstream.to_string();
-    let running = Running::start(settings).await?;
-    let hangups = running.files.clone().reload_on_hangup()?;
-    println!("tailwire listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
+    let (upstream, drain) = (settings.upstream.to_string(), settings.timeouts.drain);
+    let supervisor = Arc::new(Supervisor::from_environment());
+    let mut stops = Stops::hear()?;
+    let running = match systemd::handed_over(&settings)? {
+        Some(listener) => {
+            let listener = TcpListener::from_std(listener)?.into();
+            Running::start_on(listener, settings, |_| {}).await?
+        }
+        None => Running::start(settings).await?,
+    };
+    let hangups = running.files.clone().reload_on_hangup(supervisor.listens())?;
+    let status = format!("listening on {} -> {}", running.base_url(), upstream.trim_end_matches('/'));
+    println!("tailwire {status}");
+    supervisor.ready(&status);
+    // The pool's lock is what every turn needs: if it is stuck, so are they.
+    let proxy = running.proxy.clone();
+    let alive = supervisor.clone().reassure(move || _ = proxy.pool().turns());
     let stage = running.stage.clone();
     let signals = tokio::spawn(async move {
-        signal().await;
+        stops.next().await;
         tracing::info!("draining");
+        supervisor.stopping(drain);
         stage.send_replace(Stage::Draining);
-        signal().await;
+        stops.next().await;
         stage.send_replace(Stage::Cut);
     });
     let cut = running.finish().await;
     signals.abort();
     hangups.abort();
+    alive.abort();
     tracing::info!(cut, "stopped");
     Ok(())
 }
@@ -227,10 +254,11 @@ pub async fn serve(settings: Settings) -> io::Result<()> {
 /// # Errors
 /// The address cannot be bound.
 pub async fn simulate(arguments: SimArgs) -> io::Result<()> {
+    let mut stops = Stops::hear()?;
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("tailwire sim listening on http://{}/v1", listener.local_addr()?);
     let provider = sim::Provider::new(script(&arguments));
-    sim::serve(listener, provider, signal()).await;
+    sim::serve(listener, provider, async move { stops.next().await }).await;
     Ok(())
 }
 
@@ -367,23 +395,4 @@ fn key() -> io::Result<Key> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(Key::new(random))
-}
-
-/// SIGINT or SIGTERM.
-async fn signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
-        let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        else {
-            let _ = interrupt.await;
-            return;
-        };
-        tokio::select! {
-            _ = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
 }

@@ -98,13 +98,14 @@ impl Files {
         }
     }
 
-    /// Has SIGHUP read all of them again, if there are any.
+    /// Has SIGHUP read all of them again, if there are any; or always, where it comes from a service manager that was asked to
+    /// reload and not from a terminal that went away.
     ///
     /// # Errors
     /// The signal cannot be listened to.
-    pub(super) fn reload_on_hangup(self: Arc<Self>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn reload_on_hangup(self: Arc<Self>, supervised: bool) -> io::Result<JoinHandle<()>> {
         #[cfg(unix)]
-        if !self.is_empty() {
+        if supervised || !self.is_empty() {
             let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
             return Ok(tokio::spawn(async move {
                 while hangup.recv().await.is_some() {

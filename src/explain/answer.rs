@@ -90,7 +90,10 @@ impl Answer {
                     if created.is_some() && created != id {
                         return Ok(Self::obstructed("it has two ids"));
                     }
-                    return Ok(Self { id, ..Self::told(listener, restorer.output(&event).map(Cow::into_owned), chat) });
+                    return Ok(Self {
+                        id,
+                        ..Self::told(listener, restorer.output(&event).map(Cow::into_owned), chat)
+                    });
                 }
                 EventKind::Ended | EventKind::Error => return Ok(Self::obstructed(UNFINISHED)),
                 _ => {}

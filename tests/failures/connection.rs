@@ -119,7 +119,9 @@ async fn f44_socket_and_http_go_the_same_way_whatever_the_proxy_variables_say() 
         (&direct, &[("HTTPS_PROXY", &nowhere)], 0),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwire"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--upstream", upstream]).env_clear();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--upstream", upstream])
+            .env_clear();
         command.envs(variables.iter().map(|(name, value)| (name, value.as_str())));
         let mut child = Child(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
         let out = child.0.stdout.take().unwrap();
