@@ -16,6 +16,10 @@ import sys
 import termios
 import time
 
+# Who was started in the background was told to ignore these two, and what it starts inherits that; a terminal's shell does not.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+
 scene, tailwire = sys.argv[1], sys.argv[2]
 DEADLINE = time.monotonic() + 60
 
