@@ -230,7 +230,10 @@ fn signals_that_are_sent_to_us_alone_reach_the_command() {
         ("SIGINT", Signal::INT),
         ("SIGQUIT", Signal::QUIT),
     ] {
-        let lead = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])";
+        // What is started in the background is told to ignore the last two, and what it starts inherits that.
+        let lead = "import os, signal, sys; os.setsid(); \
+            [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGQUIT)]; \
+            os.execv(sys.argv[1], sys.argv[1:])";
         let arguments = ["-c", lead, TAILWIRE, "run", "-q", "--", "python3", "-c", TOLD, name];
         let mut child = command("python3", &arguments).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
