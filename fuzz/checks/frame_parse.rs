@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tailwire::proto::dialect::responses::Restorer;
 use tailwire::proto::id::LaneId;
-use tailwire::proto::wire::event::{Event, EventKind, ProviderError};
+use tailwire::proto::wire::error::ProviderError;
+use tailwire::proto::wire::event::{Event, EventKind};
 use tailwire::proto::wire::sse::{Decoder, Frame};
 
 const ANCHOR: &str = "resp_of_the_client";

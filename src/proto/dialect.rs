@@ -8,7 +8,8 @@ use crate::proto::dialect::chat::Completion;
 use crate::proto::dialect::chat::request::Framing;
 use crate::proto::dialect::responses::Restorer;
 use crate::proto::fault::Fault;
-use crate::proto::wire::event::{Event, EventKind, ProviderError};
+use crate::proto::wire::error::ProviderError;
+use crate::proto::wire::event::{Event, EventKind};
 
 pub mod chat;
 pub mod responses;

@@ -1,7 +1,7 @@
 //! Faults: who, and what, by name. Never whether to try again: that is computed from the fault and from how far the
 //! turn had come (`session::recovery`).
 
-use crate::proto::wire::event::ProviderError;
+use crate::proto::wire::error::ProviderError;
 
 /// Everything that can end a try on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]

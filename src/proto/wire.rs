@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of conversations, sockets or plans.
 
+pub mod error;
 pub mod event;
 pub mod item;
 pub mod json;

@@ -11,7 +11,7 @@ use crate::downstream::body::{self, Body};
 use crate::downstream::message::Flaw;
 use crate::downstream::upload::UploadError;
 use crate::proto::fault::Fault;
-use crate::proto::wire::event::ProviderError;
+use crate::proto::wire::error::ProviderError;
 use crate::upstream::dial::ConnectError;
 use crate::upstream::http::SendError;
 

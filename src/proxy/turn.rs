@@ -21,7 +21,7 @@ use crate::proto::fault::Fault;
 use crate::proto::session::recovery::{self, Progress, Rung};
 use crate::proto::transcript::plan::Reason;
 use crate::proto::transcript::request::Request;
-use crate::proto::wire::event::ErrorClass;
+use crate::proto::wire::error::ErrorClass;
 use crate::proxy::chat::{self, Translation};
 use crate::proxy::plan::{Spent, Told};
 use crate::proxy::record::Record;

@@ -15,7 +15,8 @@ use tailwire::proto::transcript::echo::Listener;
 use tailwire::proto::transcript::frame::{self, Envelope};
 use tailwire::proto::transcript::plan::{Grade, Reason};
 use tailwire::proto::transcript::request::Request;
-use tailwire::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use tailwire::proto::wire::error::{ErrorClass, ProviderError};
+use tailwire::proto::wire::event::{Event, EventKind};
 
 use crate::answer::{Outcome, check_fold};
 use crate::client::Prepared;

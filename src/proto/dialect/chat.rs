@@ -12,7 +12,8 @@ use crate::proto::dialect::chat::stream::Chunks;
 use crate::proto::dialect::responses::Restorer;
 use crate::proto::fault::Fault;
 use crate::proto::transcript::plan::Reason;
-use crate::proto::wire::event::{Event, ProviderError};
+use crate::proto::wire::error::ProviderError;
+use crate::proto::wire::event::Event;
 use crate::proto::wire::object::Fields;
 
 pub mod collect;

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use crate::proto::dialect::setup::{Setup, Supplied};
 use crate::proto::fault::Fault;
-use crate::proto::wire::event::{Event, EventKind, ProviderError};
+use crate::proto::wire::error::ProviderError;
+use crate::proto::wire::event::{Event, EventKind};
 use crate::proto::wire::json::{self, Member};
 use crate::proto::wire::object::{Object, array, quoted};
 use crate::proto::wire::sse;

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::proto::id::{HeadId, TurnId};
 use crate::proto::session::Limits;
-use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proto::wire::error::{ErrorClass, ProviderError};
+use crate::proto::wire::event::{Event, EventKind};
 
 /// ```text
 ///            reserve                event                 terminal             settled

@@ -4,7 +4,7 @@
 //! after the first byte has gone down.
 
 use crate::proto::fault::Fault;
-use crate::proto::wire::event::ErrorClass;
+use crate::proto::wire::error::ErrorClass;
 
 /// The next try, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ fn lost(progress: Progress) -> Rung {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::wire::event::ProviderError;
+    use crate::proto::wire::error::ProviderError;
 
     fn provider(class: ErrorClass) -> Fault {
         Fault::Provider(Box::new(ProviderError {

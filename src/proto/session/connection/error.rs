@@ -7,7 +7,8 @@ use crate::proto::fault::Fault;
 use crate::proto::id::LaneId;
 use crate::proto::session::connection::{Action, Connection, Phase, Verdict};
 use crate::proto::session::lane::{Lane, State};
-use crate::proto::wire::event::{ErrorClass, Event, EventKind, ProviderError};
+use crate::proto::wire::error::{ErrorClass, ProviderError};
+use crate::proto::wire::event::{Event, EventKind};
 
 impl Connection {
     /// The lane an event belongs to: the one it names, or the only one it can mean.

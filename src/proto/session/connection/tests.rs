@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::proto::digest::Key;
 use crate::proto::id::HeadId;
-use crate::proto::wire::event::ErrorClass;
+use crate::proto::wire::error::ErrorClass;
 
 const A: TurnId = TurnId(1);
 const B: TurnId = TurnId(2);
